@@ -1,0 +1,4 @@
+//! ringmain carries MCP Streamable HTTP for very many connections.
+
+pub mod ring;
+pub mod sync;

@@ -1,0 +1,221 @@
+//! Reading: one entry by reference, or a batch that keeps its chunks.
+
+use core::fmt;
+use core::ops::Range;
+
+use super::Ring;
+use super::chunk::{Pinned, Strong, Successor};
+use super::position::{Position, index_in};
+use super::slot::{Entry, Ref, State};
+use crate::sync::epoch;
+
+/// What a cursor finds at its position.
+#[derive(Debug)]
+pub enum Step<V> {
+    /// Something to read; the cursor moved behind it.
+    Item(V),
+    /// Nothing yet.
+    Empty,
+    /// The entries from the cursor up to the oldest retained one were evicted, `missed` of them; the cursor
+    /// moved to the oldest.
+    Lagged {
+        /// How many entries were missed.
+        missed: u64,
+    },
+    /// The ring is closed and everything before its end was read.
+    Ended,
+}
+
+/// The next position one reader will read. Owns no part of the ring but the chunk it stands on.
+///
+/// The methods take the ring that the cursor reads; a cursor belongs to one ring for its whole life.
+pub struct Cursor<T: Entry> {
+    position: Position,
+    chunk: Option<Strong<T>>,
+    ended: bool,
+}
+
+impl<T: Entry> Cursor<T> {
+    /// Makes a cursor that will read `position` first. A position that was not published yet is waited for.
+    #[must_use]
+    pub fn at(position: Position) -> Self {
+        Self { position, chunk: None, ended: false }
+    }
+
+    /// The position that is read next.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Reads the next entry by reference.
+    #[inline]
+    pub fn next<'a>(&'a mut self, ring: &Ring<T>) -> Step<Ref<'a, T>> {
+        match self.settle(ring) {
+            Step::Item(index) => {
+                let Some(chunk) = &self.chunk else { return Step::Empty };
+                let State::Entry { entry, last } = chunk.slots()[index].read() else { return Step::Empty };
+                self.position += 1;
+                self.ended = last;
+                Step::Item(entry)
+            }
+            Step::Empty => Step::Empty,
+            Step::Lagged { missed } => Step::Lagged { missed },
+            Step::Ended => Step::Ended,
+        }
+    }
+
+    /// Takes up to `max_entries` entries, and no more once their weights reach `max_weight`, across chunks.
+    /// Costs one count per chunk, not per entry.
+    pub fn take(&mut self, ring: &Ring<T>, max_entries: usize, max_weight: usize) -> Step<Batch<T>> {
+        let mut batch = Batch { first: None, more: Vec::new(), last: false };
+        let (mut entries, mut weight) = (0, 0);
+        loop {
+            let start = match self.settle(ring) {
+                Step::Item(index) => index,
+                // What was collected comes first; the next call meets the same edge again.
+                _ if entries > 0 => return Step::Item(batch),
+                Step::Empty => return Step::Empty,
+                Step::Ended => return Step::Ended,
+                Step::Lagged { missed } => return Step::Lagged { missed },
+            };
+            let Some(chunk) = &self.chunk else { return Step::Empty };
+            let mut end = start;
+            for slot in &chunk.slots()[start..] {
+                let State::Entry { entry, last } = slot.read() else { break };
+                end += 1;
+                entries += 1;
+                weight += entry.weight();
+                self.ended = last;
+                if last || entries >= max_entries || weight >= max_weight {
+                    break;
+                }
+            }
+            self.position += (end - start) as u64;
+            batch.last = self.ended;
+            batch.push(Span { chunk: chunk.clone(), range: start..end });
+            if self.ended || entries >= max_entries || weight >= max_weight {
+                return Step::Item(batch);
+            }
+        }
+    }
+
+    /// Moves the cursor onto the chunk of its position. `Item` carries the index of a slot with an entry.
+    #[inline]
+    fn settle(&mut self, ring: &Ring<T>) -> Step<usize> {
+        if self.ended {
+            return Step::Ended;
+        }
+        loop {
+            let Some(chunk) = &self.chunk else {
+                if let Some(edge) = self.look_up(ring) {
+                    return edge;
+                }
+                continue;
+            };
+            let index = index_in(chunk.base, self.position).expect("a cursor stands at or behind its chunk's base");
+            match chunk.slots().get(index).map(|slot| slot.read()) {
+                Some(State::Entry { .. }) => return Step::Item(index),
+                Some(State::Empty) => return Step::Empty,
+                Some(State::Closed) => {
+                    self.ended = true;
+                    return Step::Ended;
+                }
+                Some(State::Sealed) | None => {}
+            }
+            let guard = epoch::pin();
+            match chunk.successor(&guard) {
+                Successor::Next(next) => {
+                    let next = next.strong();
+                    self.chunk = Some(next);
+                }
+                Successor::None => return Step::Empty,
+                Successor::Evicted => self.chunk = None,
+            }
+        }
+    }
+
+    /// Finds the chunk of the position from the oldest on. `Some` is an edge to report: lag, or nothing yet.
+    #[cold]
+    fn look_up(&mut self, ring: &Ring<T>) -> Option<Step<usize>> {
+        let guard = epoch::pin();
+        let Some(oldest) = ring.oldest.load(&guard) else { return Some(Step::Empty) };
+        if let Some(missed @ 1..) = oldest.base.checked_sub(self.position) {
+            self.position = oldest.base;
+            self.chunk = Some(oldest.strong());
+            return Some(Step::Lagged { missed });
+        }
+        let mut chunk: Pinned<'_, T> = oldest;
+        while let Some(next) = chunk.next().filter(|next| next.base <= self.position) {
+            chunk = next;
+        }
+        self.chunk = Some(chunk.strong());
+        None
+    }
+}
+
+impl<T: Entry> fmt::Debug for Cursor<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cursor").field("position", &self.position).field("ended", &self.ended).finish()
+    }
+}
+
+/// Some consecutive entries, kept alive by the chunks they stand in.
+pub struct Batch<T: Entry> {
+    first: Option<Span<T>>,
+    /// Empty, and without memory, unless the batch spans chunks.
+    more: Vec<Span<T>>,
+    last: bool,
+}
+
+struct Span<T: Entry> {
+    chunk: Strong<T>,
+    range: Range<usize>,
+}
+
+impl<T: Entry> Batch<T> {
+    fn push(&mut self, span: Span<T>) {
+        match self.first {
+            None => self.first = Some(span),
+            Some(_) => self.more.push(span),
+        }
+    }
+
+    fn spans(&self) -> impl Iterator<Item = &Span<T>> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// The entries in order, by reference.
+    pub fn iter(&self) -> impl Iterator<Item = Ref<'_, T>> {
+        self.spans().flat_map(|span| {
+            span.chunk.slots()[span.range.clone()].iter().filter_map(|slot| match slot.read() {
+                State::Entry { entry, .. } => Some(entry),
+                _ => None,
+            })
+        })
+    }
+
+    /// How many entries there are; at least one.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans().map(|span| span.range.len()).sum()
+    }
+
+    /// Whether there are none, which does not happen to a batch that was taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether the ring ends behind this batch.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.last
+    }
+}
+
+impl<T: Entry> fmt::Debug for Batch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("entries", &self.len()).field("last", &self.last).finish()
+    }
+}

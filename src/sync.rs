@@ -1,0 +1,34 @@
+//! The primitives of concurrency, from one place.
+//!
+//! Every room takes its atomics, cells and reference counts from here, so that the model checker sees all of
+//! them. Built with `--cfg ringmain_loom` they are loom's; otherwise they are the standard library's. This is
+//! the only file that names the model checker.
+
+#[cfg(not(ringmain_loom))]
+#[allow(clippy::disallowed_types, reason = "this is the one place they come from")]
+mod primitives {
+    pub use atomic_waker::AtomicWaker;
+    pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+}
+
+#[cfg(ringmain_loom)]
+mod primitives {
+    pub use loom::future::AtomicWaker;
+    pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use loom::sync::{Mutex, MutexGuard};
+    // The session room's ownership is not modelled: its races are in the ring, the waiters and the lease.
+    pub use std::sync::{Arc, OnceLock, PoisonError, Weak};
+}
+
+pub use primitives::*;
+
+/// Deferred reclamation: memory unlinked now is freed once nobody who was pinned can still see it.
+pub mod epoch {
+    pub use crossbeam_epoch::{Guard, pin};
+}
+
+/// Locks without the question of poisoning: no state here is left half changed by a panic.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
