@@ -2,3 +2,5 @@
 
 pub mod ring;
 pub mod sync;
+pub mod sse;
+pub mod wake;

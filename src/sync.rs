@@ -10,15 +10,38 @@ mod primitives {
     pub use atomic_waker::AtomicWaker;
     pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+    /// A count without weak references, half the size of [`Arc`]'s: for what exists a million times.
+    pub use triomphe::Arc as Counted;
 }
 
 #[cfg(ringmain_loom)]
 mod primitives {
-    pub use loom::future::AtomicWaker;
     pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub use loom::sync::{Mutex, MutexGuard};
+    pub use loom::sync::{Arc as Counted, Mutex, MutexGuard};
     // The session room's ownership is not modelled: its races are in the ring, the waiters and the lease.
     pub use std::sync::{Arc, OnceLock, PoisonError, Weak};
+
+    /// Loom's, with the signatures of the real one.
+    #[derive(Debug, Default)]
+    pub struct AtomicWaker(loom::future::AtomicWaker);
+
+    impl AtomicWaker {
+        /// Makes one that wakes nobody.
+        #[must_use]
+        pub fn new() -> Self {
+            Self(loom::future::AtomicWaker::new())
+        }
+
+        /// Leaves a waker.
+        pub fn register(&self, waker: &core::task::Waker) {
+            self.0.register_by_ref(waker);
+        }
+
+        /// Calls the waker that was left.
+        pub fn wake(&self) {
+            self.0.wake();
+        }
+    }
 }
 
 pub use primitives::*;

@@ -2,8 +2,8 @@
 //!
 //! [`Everything`] is an rmcp [`ServerHandler`] with one tool, prompt or resource for each thing a client
 //! may want to see: every kind of content, progress, log messages, sampling, elicitation, list changes,
-//! and a connection closed in the middle of a call. It knows no transport. `ringmain everything` serves it
-//! on ringmain, `rival-rmcp` on the transport of rmcp itself, so that both answer with the same words.
+//! and a connection closed in the middle of a call. It knows no transport. The binary `ringmain`
+//! serves it on ringmain, `rival-rmcp` on the transport of rmcp itself, and both answer with the same words.
 //!
 //! What a fixture answers is part of its contract: test suites look for these names and texts. It speaks
 //! the protocol versions that begin with `initialize`, from `2025-03-26` to `2025-11-25`.
@@ -49,15 +49,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rmcp::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, ErrorData,
-    GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestParams,
-    SubscribeRequestParams, Tool, UnsubscribeRequestParams,
+    GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+    SetLevelRequestParams, SubscribeRequestParams, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::{RequestContext, RoleServer};
-use rmcp::ServerHandler;
 
 /// The protocol versions offered in `initialize`, oldest first.
 const PROTOCOL_VERSIONS: &[ProtocolVersion] =
@@ -146,7 +146,9 @@ impl ServerHandler for Everything {
         ServerConfig::new(capabilities)
             .with_protocol_version(ProtocolVersion::V_2025_11_25)
             .with_server_info(Implementation::new("ringmain-everything", env!("CARGO_PKG_VERSION")))
-            .with_instructions("Fixtures for test suites: each tool does what its description says, and nothing else.")
+            .with_instructions(
+                "Fixtures for test suites: each tool does what its description says, and nothing else.",
+            )
     }
 
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {

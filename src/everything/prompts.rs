@@ -103,7 +103,11 @@ mod tests {
     fn every_listed_prompt_can_be_rendered() {
         let arguments = object!({ "arg1": "a", "arg2": "b", "resourceUri": "test://example" });
         for prompt in all() {
-            assert!(!rendered(&prompt.name, arguments.clone()).unwrap().messages.is_empty(), "{}", prompt.name);
+            assert!(
+                !rendered(&prompt.name, arguments.clone()).unwrap().messages.is_empty(),
+                "{}",
+                prompt.name
+            );
         }
     }
 

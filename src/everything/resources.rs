@@ -87,7 +87,9 @@ mod tests {
     #[test]
     fn the_template_takes_one_segment() {
         assert_eq!(template_id("test://template/123/data"), Some("123"));
-        for uri in ["test://template//data", "test://template/1/2/data", "test://template/data", "test://static"] {
+        for uri in
+            ["test://template//data", "test://template/1/2/data", "test://template/data", "test://static"]
+        {
             assert_eq!(template_id(uri), None, "{uri}");
         }
         let ResourceContents::TextResourceContents { text, mime_type, .. } =

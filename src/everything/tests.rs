@@ -135,12 +135,15 @@ async fn every_listed_tool_answers() {
 async fn progress_comes_in_order_and_before_the_result() {
     let (mut client, _) = Client::connect("2025-11-25", json!({})).await;
     let (before, _) = client.call("test_tool_with_progress", json!({})).await;
-    let steps: Vec<_> = before.iter().map(|message| message["params"]["progress"].as_f64().unwrap()).collect();
+    let steps: Vec<_> =
+        before.iter().map(|message| message["params"]["progress"].as_f64().unwrap()).collect();
     assert_eq!(steps, [0.0, 50.0, 100.0]);
     assert!(before.iter().all(|message| message["params"]["progressToken"] == "token"));
 
-    let (before, response) = client.call("test_progress_stream", json!({ "count": 3, "interval_ms": 1 })).await;
-    let messages: Vec<_> = before.iter().map(|message| message["params"]["message"].as_str().unwrap()).collect();
+    let (before, response) =
+        client.call("test_progress_stream", json!({ "count": 3, "interval_ms": 1 })).await;
+    let messages: Vec<_> =
+        before.iter().map(|message| message["params"]["message"].as_str().unwrap()).collect();
     assert_eq!(messages, ["step 1", "step 2", "step 3"]);
     assert_eq!(text(&response), "done 3");
 
@@ -154,7 +157,8 @@ async fn progress_comes_in_order_and_before_the_result() {
 async fn a_cancelled_progress_stream_falls_silent() {
     let (mut client, _) = Client::connect("2025-11-25", json!({})).await;
     let arguments = json!({ "count": 2, "interval_ms": 60_000 });
-    let params = json!({ "name": "test_progress_stream", "arguments": arguments, "_meta": { "progressToken": 1 } });
+    let params =
+        json!({ "name": "test_progress_stream", "arguments": arguments, "_meta": { "progressToken": 1 } });
     client.send(json!({ "jsonrpc": "2.0", "id": 99, "method": "tools/call", "params": params })).await;
     assert_eq!(client.receive().await["params"]["message"], "step 1");
     let params = json!({ "requestId": 99 });

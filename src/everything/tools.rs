@@ -26,17 +26,35 @@ pub(super) fn all() -> &'static [Tool] {
             plain("test_multiple_content_types", "Returns a text, an image and a resource"),
             plain("test_error_handling", "Returns an error result"),
             plain("test_tool_with_progress", "Reports progress 0, 50 and 100 of 100"),
-            tool("test_progress_stream", "Reports progress count times, one report per interval", progress_schema()),
+            tool(
+                "test_progress_stream",
+                "Reports progress count times, one report per interval",
+                progress_schema(),
+            ),
             plain("test_tool_with_logging", "Sends three log messages of level info"),
             plain("test_logging_tool", "Sends one log message if the request's _meta names a level"),
-            plain("test_reconnection", "Closes its own connection, so that the client must resume for the result"),
+            plain(
+                "test_reconnection",
+                "Closes its own connection, so that the client must resume for the result",
+            ),
             plain("test_trigger_tool_change", "Sends notifications/tools/list_changed"),
             plain("test_trigger_prompt_change", "Sends notifications/prompts/list_changed"),
-            tool("test_custom_header", "Returns its argument, which clients mirror in a header", header_schema()),
-            tool("json_schema_2020_12_tool", "Shows the keywords of JSON Schema 2020-12", json_schema_2020_12()),
+            tool(
+                "test_custom_header",
+                "Returns its argument, which clients mirror in a header",
+                header_schema(),
+            ),
+            tool(
+                "json_schema_2020_12_tool",
+                "Shows the keywords of JSON Schema 2020-12",
+                json_schema_2020_12(),
+            ),
             tool("test_sampling", "Asks the client's model", one_string("prompt", "What to ask the model")),
             tool("test_elicitation", "Asks the user", one_string("message", "What to tell the user")),
-            plain("test_elicitation_sep1034_defaults", "Asks the user, with a default for each kind of field"),
+            plain(
+                "test_elicitation_sep1034_defaults",
+                "Asks the user, with a default for each kind of field",
+            ),
             plain("test_elicitation_sep1330_enums", "Asks the user, with each way to offer a choice"),
         ]
     });
@@ -59,7 +77,9 @@ pub(super) async fn call(
         "test_audio_content" => success(vec![content::audio()]),
         "test_embedded_resource" => success(vec![embedded_resource()]),
         "test_multiple_content_types" => success(multiple_content_types()),
-        "test_error_handling" => CallToolResult::error(vec![text("This tool intentionally returns an error")]),
+        "test_error_handling" => {
+            CallToolResult::error(vec![text("This tool intentionally returns an error")])
+        }
         "test_tool_with_progress" => steps::progress(&call).await,
         "test_progress_stream" => steps::progress_stream(&call).await?,
         "test_tool_with_logging" => steps::logging(&call).await,
@@ -68,7 +88,7 @@ pub(super) async fn call(
         "test_trigger_tool_change" => steps::tool_change(&call).await,
         "test_trigger_prompt_change" => steps::prompt_change(&call).await,
         "test_custom_header" => success(vec![text(call.string("value")?)]),
-        "json_schema_2020_12_tool" => success(vec![text(JsonObject::to_string(&call.arguments))]),
+        "json_schema_2020_12_tool" => success(vec![text("The schema is the answer: see tools/list.")]),
         "test_sampling" => ask::sampling(&call).await?,
         "test_elicitation" => ask::elicitation(&call).await?,
         "test_elicitation_sep1034_defaults" => ask::elicitation_defaults(&call).await?,
@@ -165,8 +185,11 @@ fn embedded_resource() -> ContentBlock {
 
 /// A text, an image and a resource.
 fn multiple_content_types() -> Vec<ContentBlock> {
-    let resource =
-        content::embedded("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#);
+    let resource = content::embedded(
+        "test://mixed-content-resource",
+        "application/json",
+        r#"{"test":"data","value":123}"#,
+    );
     vec![text("Multiple content types test:"), content::image(), resource]
 }
 
@@ -196,8 +219,10 @@ mod tests {
 
     #[test]
     fn exactly_one_tool_is_mirrored_in_a_header() {
-        let mirrored: Vec<_> =
-            all().iter().filter(|tool| tool.schema_as_json_value().to_string().contains("x-mcp-header")).collect();
+        let mirrored: Vec<_> = all()
+            .iter()
+            .filter(|tool| tool.schema_as_json_value().to_string().contains("x-mcp-header"))
+            .collect();
         assert_eq!(mirrored.len(), 1);
         assert_eq!(mirrored[0].input_schema["properties"]["value"]["x-mcp-header"], "Value");
     }

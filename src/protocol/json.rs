@@ -1,13 +1,13 @@
 //! JSON without a tree: depth, one field of an object, one string.
 //!
-//! Helpers of the message reader and writer. Everything here takes time linear in the text, allocates only for a
-//! string with escapes, and never recurses.
+//! Helpers of the message reader and writer. Everything here takes time linear in the text, allocates only
+//! for a string with escapes, and never recurses.
 //!
 //! # Algorithm
 //!
-//! The depth scan counts opening brackets first, strings included; few bodies have more of them than the limit, and
-//! counting needs no branch. Only a body with more is walked, and there a string is skipped as a whole, so that a
-//! bracket inside it does not count.
+//! The depth scan counts opening brackets first, strings included; few bodies have more of them than the
+//! limit, and counting needs no branch. Only a body with more is walked, and there a string is skipped as a
+//! whole, so that a bracket inside it does not count.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,8 +18,8 @@ use serde_json::value::RawValue;
 
 /// Deepest nesting accepted in a body; the envelope itself is level 1.
 ///
-/// `params` then has at most 127 levels, which is exactly what `serde_json` accepts when a handler reads it into a
-/// type of its own. Its reader for [`RawValue`] has no limit, hence the scan.
+/// `params` then has at most 127 levels, which is exactly what `serde_json` accepts when a handler reads it
+/// into a type of its own. Its reader for [`RawValue`] has no limit, hence the scan.
 pub const MAX_DEPTH: usize = 128;
 
 /// Whether brackets nest deeper than `limit`. Text that is not JSON gets some answer, never a panic.
@@ -54,7 +54,8 @@ pub(super) fn is_deeper_than(json: &[u8], limit: usize) -> bool {
     false
 }
 
-/// Returns the text of a JSON string, borrowed if it has no escapes; `None` for another value or a lone surrogate.
+/// Returns the text of a JSON string, borrowed if it has no escapes; `None` for another value or a lone
+/// surrogate.
 pub(super) fn decode_string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -65,8 +66,8 @@ pub(super) fn decode_string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 /// Returns the value of the field `name` of an object.
 ///
-/// `None` if `raw` is not an object, the field is absent, or it is there twice: readers disagree about which one
-/// counts, so neither does.
+/// `None` if `raw` is not an object, the field is absent, or it is there twice: readers disagree about which
+/// one counts, so neither does.
 pub(super) fn field<'a>(raw: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
     deserializer.deserialize_map(FieldVisitor { name }).ok().flatten()

@@ -1,9 +1,11 @@
 //! The session id: 128 random bits, and their only spelling on the wire.
 //!
-//! An id is a secret: whoever knows it may speak in the session. So [`Debug`](fmt::Debug) hides it, the header value
-//! is marked sensitive, and [`Display`](fmt::Display) is for the wire alone, never for logs or metrics.
+//! An id is a secret: whoever knows it may speak in the session. So [`Debug`](fmt::Debug) hides it, the
+//! header value is marked sensitive, and [`Display`](fmt::Display) is for the wire alone, never for logs or
+//! metrics.
 //!
-//! One id has one spelling (32 lower-case hexadecimal digits), so that two spellings can never reach two owners.
+//! One id has one spelling (32 lower-case hexadecimal digits), so that two spellings can never reach two
+//! owners.
 
 use std::fmt;
 
@@ -18,8 +20,8 @@ impl SessionId {
     pub const TEXT_LEN: usize = 32;
 
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
-    //# The session ID SHOULD be globally unique and cryptographically secure (e.g., a securely generated UUID, a
-    //# JWT, or a cryptographic hash).
+    //# The session ID SHOULD be globally unique and cryptographically secure (e.g., a securely generated
+    //# UUID, a JWT, or a cryptographic hash).
     /// Draws a new id from the operating system's generator.
     ///
     /// # Panics
@@ -154,7 +156,7 @@ mod tests {
             let id = SessionId::from_u128(value);
             prop_assert_eq!(SessionId::parse(id.to_string()), Some(id));
             prop_assert_eq!(SessionId::parse(id.encode()), Some(id));
-            prop_assert_eq!(id.to_string().as_bytes(), &id.encode());
+            prop_assert_eq!(id.to_string().into_bytes(), id.encode());
             prop_assert_eq!(id.as_u128(), value);
         }
 

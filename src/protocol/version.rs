@@ -1,7 +1,7 @@
 //! The protocol versions this engine speaks, and what differs between them.
 //!
-//! Nobody else compares version strings: a caller asks a question such as [`ProtocolVersion::primes`]. Versions are
-//! ordered by date, so a later version compares greater.
+//! Nobody else compares version strings: a caller asks a question such as [`ProtocolVersion::primes`].
+//! Versions are ordered by date, so a later version compares greater.
 
 use std::fmt;
 
@@ -25,19 +25,22 @@ impl ProtocolVersion {
     pub const LATEST: Self = Self::V2025_11_25;
 
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#protocol-version-header
-    //# For backwards compatibility, if the server does not receive an MCP-Protocol-Version header, and has no other
-    //# way to identify the version - for example, by relying on the protocol version negotiated during
+    //# For backwards compatibility, if the server does not receive an MCP-Protocol-Version header, and has no
+    //# other way to identify the version - for example, by relying on the protocol version negotiated during
     //# initialization - the server SHOULD assume protocol version 2025-03-26.
     /// The version of a request that has neither the header nor a session.
     pub const ASSUMED: Self = Self::V2025_03_26;
 
-    /// Reads a version as it stands in the header or in `initialize`; `None` if this engine does not speak it.
+    /// Reads a version as it stands in the header or in `initialize`; `None` if this engine does not speak
+    /// it.
     ///
     /// The comparison is exact: no white space, no other spelling of the date.
     ///
     /// # Examples
     ///
-    /// ```ignore
+    /// ```
+    /// use ringmain::protocol::ProtocolVersion;
+    ///
     /// assert_eq!(ProtocolVersion::parse("2025-11-25"), Some(ProtocolVersion::LATEST));
     /// assert_eq!(ProtocolVersion::parse("2024-11-05"), None);
     /// ```
@@ -55,8 +58,8 @@ impl ProtocolVersion {
     }
 
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
-    //# The server SHOULD immediately send an SSE event consisting of an event ID and an empty data field in order to
-    //# prime the client to reconnect (using that event ID as Last-Event-ID).
+    //# The server SHOULD immediately send an SSE event consisting of an event ID and an empty data field in
+    //# order to prime the client to reconnect (using that event ID as Last-Event-ID).
     /// Whether streams open with a priming event and carry `retry`: from `2025-11-25` on.
     ///
     /// Older clients may hand the empty event to their JSON parser, so they never get one.

@@ -187,12 +187,26 @@ impl<T: Entry> Batch<T> {
 
     /// The entries in order, by reference.
     pub fn iter(&self) -> impl Iterator<Item = Ref<'_, T>> {
-        self.spans().flat_map(|span| {
-            span.chunk.slots()[span.range.clone()].iter().filter_map(|slot| match slot.read() {
+        self.iter_from(0)
+    }
+
+    /// The entries from the one at `index` on.
+    pub fn iter_from(&self, index: usize) -> impl Iterator<Item = Ref<'_, T>> {
+        let mut skip = index;
+        self.spans().flat_map(move |span| {
+            let skipped = skip.min(span.range.len());
+            skip -= skipped;
+            span.chunk.slots()[span.range.start + skipped..span.range.end].iter().filter_map(|slot| match slot.read() {
                 State::Entry { entry, .. } => Some(entry),
                 _ => None,
             })
         })
+    }
+
+    /// The entry at `index`, if there are so many.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Ref<'_, T>> {
+        self.iter_from(index).next()
     }
 
     /// How many entries there are; at least one.

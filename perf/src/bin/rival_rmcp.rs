@@ -29,11 +29,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let config = StreamableHttpServerConfig::default();
     let sessions = config.cancellation_token.clone();
-    let service =
-        StreamableHttpService::new(|| Ok(Everything::default()), Arc::<LocalSessionManager>::default(), config);
+    let service = StreamableHttpService::new(
+        || Ok(Everything::default()),
+        Arc::<LocalSessionManager>::default(),
+        config,
+    );
     let router = Router::new().route_service("/mcp", service);
     // Without it, small events wait for the acknowledgement of the one before.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
 
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
@@ -52,7 +57,11 @@ fn listen_address(mut arguments: impl Iterator<Item = String>) -> Result<SocketA
         address = match argument.strip_prefix("--listen") {
             Some("") => arguments.next().ok_or("--listen needs an address")?,
             Some(rest) if rest.starts_with('=') => rest[1..].to_owned(),
-            _ => return Err(format!("unknown argument `{argument}`; usage: rival-rmcp [--listen ADDRESS]").into()),
+            _ => {
+                return Err(
+                    format!("unknown argument `{argument}`; usage: rival-rmcp [--listen ADDRESS]").into()
+                );
+            }
         };
     }
     address.parse().map_err(|error| format!("--listen {address}: {error}").into())
@@ -63,7 +72,8 @@ mod tests {
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<SocketAddr, String> {
-        listen_address(arguments.iter().map(|&argument| argument.to_owned())).map_err(|error| error.to_string())
+        listen_address(arguments.iter().map(|&argument| argument.to_owned()))
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! Who is waiting for a stream, and waking them without losing one.
+//!
+//! A [`Waiters`] is one word: the top of a stack of those who wait. A publisher takes the whole stack with one
+//! step and wakes whoever is on it; when nobody waits that step is all it costs.
+//!
+//! # Algorithm
+//!
+//! - *Register*: leave the waker in the waiter's node; if the node is not queued, mark it queued and push it.
+//!   Then the caller looks once more at what it waits for.
+//! - *Wake*: swap the stack for an empty one; for each node taken: read its link, mark it not queued, wake.
+//!
+//! The mark goes before the wake: a task that is woken finds its node free to be queued again. A second publish
+//! before the task runs finds the stack empty, so a burst wakes each waiter once.
+//!
+//! # Memory ordering
+//!
+//! "Publish, then look for waiters" meets "register, then look again": neither may miss the other. Both sides
+//! do a read-modify-write (`AcqRel`) on the same word, so one comes first in its order:
+//!
+//! - the push first: the publisher's swap takes the node and wakes it;
+//! - the swap first: the push reads what the swap wrote, so the waiter's second look sees what was published
+//!   before the swap.
+//!
+//! A waiter whose node is still marked queued does not push. Then either the node is on the stack, and the
+//! next publisher takes it; or a publisher took it and has not yet reset the mark, and will wake it after
+//! that, with the waker that was left before the mark was read.
+//!
+//! # Progress
+//!
+//! Waking is wait-free but for the length of the stack; registering is lock-free.
+//!
+//! # Memory use
+//!
+//! 8 bytes for a [`Waiters`], 48 for each [`Waiter`]. The node of a dropped waiter stays on the stack until the
+//! next wake: whoever lets many come and go without one calls [`Waiters::wake`] now and then.
+
+#![allow(unsafe_code, reason = "nodes go on the stack as counted pointers and come back in this one file")]
+
+use core::fmt;
+use core::ptr;
+use core::task::Waker;
+
+use crate::sync::{AtomicBool, AtomicPtr, AtomicWaker, Counted, Ordering};
+
+struct Node {
+    waker: AtomicWaker,
+    next: AtomicPtr<Node>,
+    queued: AtomicBool,
+}
+
+/// One task's place in the waiting room. Belongs to one [`Waiters`] for its whole life.
+pub struct Waiter {
+    node: Counted<Node>,
+}
+
+impl Waiter {
+    /// Makes a waiter that waits for nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let next = AtomicPtr::new(ptr::null_mut());
+        Self { node: Counted::new(Node { waker: AtomicWaker::new(), next, queued: AtomicBool::new(false) }) }
+    }
+}
+
+impl Default for Waiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").finish_non_exhaustive()
+    }
+}
+
+/// See the [module documentation](self).
+pub struct Waiters {
+    top: AtomicPtr<Node>,
+}
+
+impl Waiters {
+    /// Makes an empty waiting room.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { top: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Leaves `waker` to be woken once by a later [`wake`](Self::wake). Look again after this call: what was
+    /// published before it may have woken nobody.
+    pub fn register(&self, waiter: &mut Waiter, waker: &Waker) {
+        let node = &waiter.node;
+        node.waker.register(waker);
+        // AcqRel: Release shows the waker to the publisher that resets the mark; Acquire orders our push after
+        // that publisher's last look at the node. Pairs with the swap in `wake`.
+        if node.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let raw = Counted::into_raw(node.clone()).cast_mut();
+        // Relaxed: a first guess; the exchange below corrects it.
+        let mut top = self.top.load(Ordering::Relaxed);
+        loop {
+            // Relaxed: the Release of the push shows it to the publisher that takes the stack.
+            node.next.store(top, Ordering::Relaxed);
+            // AcqRel: Release hands the node over; Acquire sees what a publisher did before it took the stack.
+            // Pairs with the swap in `wake`. Relaxed on failure: nothing is read through the pointer.
+            match self.top.compare_exchange_weak(top, raw, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(found) => top = found,
+            }
+        }
+    }
+
+    /// Wakes everybody who registered, and returns how many there were.
+    #[inline]
+    pub fn wake(&self) -> usize {
+        // AcqRel: Acquire takes the nodes over; Release shows what this thread published before to whoever
+        // pushes next. Pairs with the push in `register`.
+        let top = self.top.swap(ptr::null_mut(), Ordering::AcqRel);
+        if top.is_null() { 0 } else { Self::wake_all(top) }
+    }
+
+    #[cold]
+    fn wake_all(mut top: *mut Node) -> usize {
+        let mut woken = 0;
+        while !top.is_null() {
+            // SAFETY: the pointer was pushed by `register` with one count, and the swap that took it off the
+            // stack made that count ours.
+            let node = unsafe { Counted::from_raw(top.cast_const()) };
+            // Relaxed: the swap that took the stack acquired it. Read before the mark is reset, because from
+            // then on the waiter may push the node again.
+            top = node.next.load(Ordering::Relaxed);
+            // AcqRel: Acquire sees the waker that was left before the mark was set; Release lets the waiter
+            // reuse the node. A swap and not a store, so that the mark's modifications have one order.
+            node.queued.swap(false, Ordering::AcqRel);
+            node.waker.wake();
+            woken += 1;
+        }
+        woken
+    }
+}
+
+impl Default for Waiters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Waiters {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+impl fmt::Debug for Waiters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiters").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(ringmain_loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    struct Count(crate::sync::AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed); // Relaxed: one thread
+        }
+    }
+
+    #[test]
+    fn a_burst_wakes_each_waiter_once() {
+        let count = Arc::new(Count(Default::default()));
+        let waker = Waker::from(count.clone());
+        let (waiters, mut first, mut second) = (Waiters::new(), Waiter::new(), Waiter::new());
+        waiters.register(&mut first, &waker);
+        waiters.register(&mut first, &waker);
+        waiters.register(&mut second, &waker);
+        assert_eq!((waiters.wake(), waiters.wake()), (2, 0));
+        assert_eq!(count.0.load(Ordering::Relaxed), 2); // Relaxed: one thread
+    }
+
+    #[test]
+    fn a_dropped_waiter_is_no_danger() {
+        let waiters = Waiters::new();
+        let mut waiter = Waiter::new();
+        waiters.register(&mut waiter, Waker::noop());
+        drop(waiter);
+        assert_eq!(waiters.wake(), 1);
+    }
+
+    #[test]
+    fn sizes_are_as_documented() {
+        assert_eq!(size_of::<Waiters>(), 8);
+        assert_eq!(size_of::<Node>() + size_of::<usize>(), 48);
+    }
+}
