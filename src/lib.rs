@@ -4,3 +4,4 @@ pub mod ring;
 pub mod sync;
 pub mod sse;
 pub mod wake;
+pub mod stream;

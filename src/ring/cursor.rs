@@ -60,7 +60,7 @@ impl<T: Entry> Cursor<T> {
                 Step::Item(entry)
             }
             Step::Empty => Step::Empty,
-            Step::Lagged { missed } => Step::Lagged { missed },
+            Step::Lagged { missed } => self.skip(missed),
             Step::Ended => Step::Ended,
         }
     }
@@ -77,7 +77,7 @@ impl<T: Entry> Cursor<T> {
                 _ if entries > 0 => return Step::Item(batch),
                 Step::Empty => return Step::Empty,
                 Step::Ended => return Step::Ended,
-                Step::Lagged { missed } => return Step::Lagged { missed },
+                Step::Lagged { missed } => return self.skip(missed),
             };
             let Some(chunk) = &self.chunk else { return Step::Empty };
             let mut end = start;
@@ -100,7 +100,14 @@ impl<T: Entry> Cursor<T> {
         }
     }
 
-    /// Moves the cursor onto the chunk of its position. `Item` carries the index of a slot with an entry.
+    /// Reports a gap, and only now moves over it.
+    fn skip<V>(&mut self, missed: u64) -> Step<V> {
+        self.position += missed;
+        Step::Lagged { missed }
+    }
+
+    /// Moves the cursor onto the chunk of its position, which stays the same. `Item` carries the index of a
+    /// slot with an entry.
     #[inline]
     fn settle(&mut self, ring: &Ring<T>) -> Step<usize> {
         if self.ended {
@@ -141,8 +148,6 @@ impl<T: Entry> Cursor<T> {
         let guard = epoch::pin();
         let Some(oldest) = ring.oldest.load(&guard) else { return Some(Step::Empty) };
         if let Some(missed @ 1..) = oldest.base.checked_sub(self.position) {
-            self.position = oldest.base;
-            self.chunk = Some(oldest.strong());
             return Some(Step::Lagged { missed });
         }
         let mut chunk: Pinned<'_, T> = oldest;

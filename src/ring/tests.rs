@@ -194,6 +194,25 @@ fn a_batch_spans_chunks_and_respects_its_limits() {
 }
 
 #[test]
+fn a_batch_before_a_gap_does_not_swallow_the_gap() {
+    let (ring, limits) = (Ring::new(), small(4));
+    (1..=3).for_each(|n| assert!(ring.publish(Handle::new(n), 0, &limits).is_ok()));
+    let mut cursor = Cursor::at(FIRST);
+    assert!(matches!(cursor.next(&ring), Step::Item(_)));
+    (4..=100).for_each(|n| assert!(ring.publish(Handle::new(n), 0, &limits).is_ok()));
+    let (mut read, mut missed) = (1, 0);
+    loop {
+        match cursor.take(&ring, 1000, usize::MAX) {
+            Step::Item(batch) => read += batch.len() as u64,
+            Step::Lagged { missed: more } => missed += more,
+            _ => break,
+        }
+    }
+    assert!(missed > 0);
+    assert_eq!(read + missed, 100);
+}
+
+#[test]
 fn ids_are_contiguous_under_concurrent_publishers() {
     let (ring, limits) = (Ring::new(), small(100_000));
     let barrier = Barrier::new(4);

@@ -1,0 +1,135 @@
+//! One connection's side of a stream.
+
+use core::fmt;
+use core::task::{Context, Poll};
+
+use super::lease::{Generation, Terms};
+use super::{LagPolicy, Stream};
+use crate::ring::{Batch, Cursor, Position, Step};
+use crate::sse::{Frame, FrameBatch};
+use crate::wake::Waiter;
+
+/// What a connection does next.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Write these.
+    Frames(FrameBatch),
+    /// Tell the client that it missed so many events.
+    Lagged {
+        /// How many.
+        missed: u64,
+        /// The position it goes on at.
+        oldest: Position,
+        /// Whether the connection ends here, by [`LagPolicy::End`].
+        ends: bool,
+    },
+    /// End: a later connection took the stream over.
+    Superseded,
+    /// End, and the client shall come back.
+    HungUp,
+    /// End: the stream is finished and everything was delivered.
+    Ended,
+}
+
+/// A cursor with the lease of its stream.
+///
+/// Methods take the stream they were attached to. Whoever owns the subscriber calls [`detach`](Self::detach)
+/// when its connection ends, for whatever reason.
+pub struct Subscriber {
+    cursor: Cursor<Frame>,
+    waiter: Waiter,
+    generation: Generation,
+    /// The position it started behind.
+    start: Position,
+    policy: LagPolicy,
+}
+
+/// A write takes no more frames and bytes than this, so that one client's backlog is handed to the socket in
+/// pieces that others can run between.
+const MAX_FRAMES: usize = 64;
+const MAX_BYTES: usize = 256 << 10;
+
+impl Subscriber {
+    pub(super) fn new(terms: Terms, policy: LagPolicy) -> Self {
+        let start = terms.delivered();
+        let cursor = Cursor::at(start + 1);
+        Self { cursor, waiter: Waiter::new(), generation: terms.generation(), start, policy }
+    }
+
+    /// Number of this connection of the stream.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The position behind which this connection started, which its priming event names.
+    #[must_use]
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
+    /// What there is to do now, if there is anything.
+    pub fn try_next(&mut self, stream: &Stream) -> Option<Delivery> {
+        let terms = stream.lease.terms();
+        if terms.generation() != self.generation {
+            return Some(Delivery::Superseded);
+        }
+        let before = self.cursor.position();
+        match self.cursor.take(&stream.ring, MAX_FRAMES, MAX_BYTES) {
+            Step::Item(frames) => self.claim(stream, frames),
+            Step::Ended => Some(Delivery::Ended),
+            Step::Empty if terms.is_hung_up() => Some(Delivery::HungUp),
+            Step::Empty => None,
+            Step::Lagged { missed } => {
+                let oldest = self.cursor.position();
+                // A gap right at the start of a connection is told even where lag ends connections: otherwise
+                // each reconnect would meet it again.
+                let ends = self.policy == LagPolicy::End && before != self.start + 1;
+                if ends {
+                    return Some(Delivery::Lagged { missed, oldest, ends });
+                }
+                if !stream.lease.claim(self.generation, oldest - 1) {
+                    return Some(Delivery::Superseded);
+                }
+                Some(Delivery::Lagged { missed, oldest, ends })
+            }
+        }
+    }
+
+    fn claim(&self, stream: &Stream, frames: Batch<Frame>) -> Option<Delivery> {
+        if !stream.lease.claim(self.generation, self.cursor.position() - 1) {
+            return Some(Delivery::Superseded);
+        }
+        if self.policy == LagPolicy::Wait {
+            // Publishers may be waiting for this room.
+            stream.waiters.wake();
+        }
+        Some(Delivery::Frames(FrameBatch::new(frames)))
+    }
+
+    /// What there is to do, or `Pending` until there may be something.
+    pub fn poll_next(&mut self, stream: &Stream, context: &mut Context<'_>) -> Poll<Delivery> {
+        if let Some(delivery) = self.try_next(stream) {
+            return Poll::Ready(delivery);
+        }
+        stream.waiters.register(&mut self.waiter, context.waker());
+        // Once more: what was published before the registration woke nobody.
+        self.try_next(stream).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Ends this connection's hold of the stream. Nothing happens if a later connection has it.
+    pub fn detach(&mut self, stream: &Stream) {
+        if stream.lease.release(self.generation) {
+            // Publishers that wait for room need wait no longer for a reader that is gone.
+            if self.policy == LagPolicy::Wait {
+                stream.waiters.wake();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber").field("cursor", &self.cursor).field("generation", &self.generation).finish()
+    }
+}
