@@ -1,7 +1,9 @@
-//! ringmain carries MCP Streamable HTTP for very many connections.
 
+//! ringmain carries MCP Streamable HTTP for very many connections.
+pub mod protocol;
 pub mod ring;
-pub mod sync;
+pub mod session;
 pub mod sse;
-pub mod wake;
 pub mod stream;
+pub mod sync;
+pub mod wake;

@@ -45,6 +45,10 @@ pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'
 ///
 /// [`Refusal::NotAcceptablePost`] if one of them is missing, or [`Refusal::InvalidHeader`].
 pub fn check_accept_post(headers: &HeaderMap) -> Result<(), Refusal> {
+    // What the official clients send. Comparing is an order of magnitude cheaper than reading the list.
+    if headers.get_all(ACCEPT).iter().eq(["application/json, text/event-stream"]) {
+        return Ok(());
+    }
     let is_accepted = accepts(headers, "application", "json")? && accepts(headers, "text", "event-stream")?;
     if is_accepted { Ok(()) } else { Err(Refusal::NotAcceptablePost) }
 }
@@ -243,6 +247,7 @@ mod tests {
     fn post_accepts_both_forms() {
         for values in [
             &["application/json, text/event-stream"][..],
+            &["application/json,text/event-stream"],
             &["text/event-stream", "application/json"],
             &["*/*"],
             &["Application/JSON;q=0.9,TEXT/*;q=0.001"],

@@ -1,7 +1,7 @@
 //! The id of a JSON-RPC request: an integer or a string, bounded in size.
 //!
 //! A request's id travels with it through every room and keys the map of requests in flight, so it is small
-//! (24 bytes) and owns its text. Progress tokens have the same form and use the same type.
+//! (16 bytes) and owns its text. Progress tokens have the same form and use the same type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn is_compact() {
-        assert_eq!(size_of::<RequestId>(), 24);
+        assert_eq!(size_of::<RequestId>(), 16);
         assert_eq!(size_of::<Option<RequestId>>(), 24);
     }
 

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::Ring;
 use super::chunk::{Pinned, Strong, Successor};
 use super::position::{Position, index_in};
-use super::slot::{Entry, Ref, State};
+use super::slot::{Entry, Ref, Slot, State};
 use crate::sync::epoch;
 
 /// What a cursor finds at its position.
@@ -123,11 +123,16 @@ impl<T: Entry> Cursor<T> {
             let index = index_in(chunk.base, self.position).expect("a cursor stands at or behind its chunk's base");
             match chunk.slots().get(index).map(|slot| slot.read()) {
                 Some(State::Entry { .. }) => return Step::Item(index),
-                Some(State::Empty) => return Step::Empty,
                 Some(State::Closed) => {
                     self.ended = true;
                     return Step::Ended;
                 }
+                // A cursor that was set behind the last entry has not read its mark.
+                Some(State::Empty) | None if ends_before(chunk.slots(), index) => {
+                    self.ended = true;
+                    return Step::Ended;
+                }
+                Some(State::Empty) => return Step::Empty,
                 Some(State::Sealed) | None => {}
             }
             let guard = epoch::pin();
@@ -157,6 +162,12 @@ impl<T: Entry> Cursor<T> {
         self.chunk = Some(chunk.strong());
         None
     }
+}
+
+/// Whether the entry before `index` is the last of the ring.
+fn ends_before<T: Entry>(slots: &[Slot<T>], index: usize) -> bool {
+    let before = index.checked_sub(1).and_then(|before| slots.get(before));
+    before.is_some_and(|slot| matches!(slot.read(), State::Entry { last: true, .. }))
 }
 
 impl<T: Entry> fmt::Debug for Cursor<T> {

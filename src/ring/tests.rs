@@ -100,6 +100,16 @@ fn the_last_entry_closes_the_ring_in_the_same_step() {
 }
 
 #[test]
+fn a_cursor_set_behind_the_last_entry_ends() {
+    for entries in [1, 4, 20, 21] {
+        let (ring, limits) = (Ring::new(), small(64));
+        (1..entries).for_each(|n| assert!(ring.publish(Handle::new(n), 0, &limits).is_ok()));
+        ring.publish_last(Handle::new(entries), 0, &limits).unwrap();
+        assert!(matches!(Cursor::at(entries + 1).next(&ring), Step::Ended), "{entries}");
+    }
+}
+
+#[test]
 fn closing_an_empty_ring_ends_its_readers() {
     let (ring, limits) = (Ring::<Handle>::new(), small(64));
     assert!(ring.close(0, &limits));

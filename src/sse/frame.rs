@@ -153,6 +153,18 @@ impl Frame {
         if tail.is_empty() { &head[self.head_len()..end(head)] } else { &tail[..end(tail)] }
     }
 
+    /// The data of the event as shared bytes. No copy.
+    #[must_use]
+    pub fn data_bytes(&self) -> Bytes {
+        struct Owner(Frame);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                self.0.data()
+            }
+        }
+        Bytes::from_owner(Owner(self.clone()))
+    }
+
     fn head_len(&self) -> usize {
         position_at(&self.0.slice) + 16 + BETWEEN.len()
     }

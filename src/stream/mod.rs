@@ -23,9 +23,11 @@
 //! An untouched stream is 32 bytes. A waiting subscriber adds its waiter, 48 bytes; published frames add the
 //! chunks of the ring.
 
+mod clock;
 mod lease;
 mod subscriber;
 
+pub use clock::{Clock, Moment};
 pub use lease::{GENERATIONS, Generation, Terms};
 pub use subscriber::{Delivery, Subscriber};
 
@@ -36,24 +38,6 @@ use crate::sse::Frame;
 use crate::sync::epoch;
 use crate::wake::{Waiter, Waiters};
 use lease::Lease;
-
-/// A moment, in milliseconds since a start that the process chooses once. The core is told the time and never
-/// reads a clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub u64);
-
-impl Moment {
-    /// The milliseconds passed since `earlier`, or 0 if it is later.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-
-    /// The ring's clock, which wraps after 49 days.
-    fn stamp(self) -> u32 {
-        self.0 as u32
-    }
-}
 
 /// What happens to a connection whose cursor fell behind the oldest retained frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -117,6 +117,14 @@ impl Subscriber {
         self.try_next(stream).map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Ready when anything was ever published to the stream, or it was closed.
+    pub fn poll_started(&mut self, stream: &Stream, context: &mut Context<'_>) -> Poll<()> {
+        if stream.is_untouched() {
+            stream.waiters.register(&mut self.waiter, context.waker());
+        }
+        if stream.is_untouched() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     /// Ends this connection's hold of the stream. Nothing happens if a later connection has it.
     pub fn detach(&mut self, stream: &Stream) {
         if stream.lease.release(self.generation) {

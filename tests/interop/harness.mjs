@@ -1,8 +1,8 @@
 // What the interop scripts share: finding the installed packages, steps, deadlines and exact comparison.
-import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 
 const cache = join(
   process.env.RINGMAIN_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'ringmain'),
@@ -30,8 +30,16 @@ export function urlArgument() {
   return url;
 }
 
-export const equal = (actual, expected, what) => assert.deepEqual(actual, expected, what);
-export const check = (condition, what) => assert.ok(condition, what);
+/** Fails unless both are deeply equal; says what came and what should have, on one line. */
+export function equal(actual, expected, what = 'value') {
+  if (!isDeepStrictEqual(actual, expected)) {
+    throw new Error(`${what}: got ${JSON.stringify(actual)}, expected ${JSON.stringify(expected)}`);
+  }
+}
+
+export function check(condition, what) {
+  if (!condition) throw new Error(what);
+}
 
 /** The integers from `first` to `last`, both included. */
 export const range = (first, last) => Array.from({ length: last - first + 1 }, (_, i) => first + i);

@@ -81,6 +81,17 @@ class Log:
         await self._changed.wait()
 
 
+def reason(error):
+    """An exception on one line; of a group, which the SDK's tasks wrap everything into, what is inside."""
+    if isinstance(error, asyncio.TimeoutError):
+        return "nothing within the deadline"
+    if isinstance(error, AssertionError):
+        return str(error)
+    if hasattr(error, "exceptions"):
+        return "; ".join(reason(inner) for inner in error.exceptions)
+    return " | ".join(repr(error).split("\n"))
+
+
 async def step(name, run, seconds=20):
     """Runs one step, prints its line. A step that fails does not stop the next one."""
     global passed, failed
@@ -88,8 +99,7 @@ async def step(name, run, seconds=20):
         await asyncio.wait_for(run(), seconds)
     except Exception as error:  # noqa: BLE001 - whatever went wrong is what the line says
         failed += 1
-        why = " | ".join(str(error).split("\n")) or "nothing within the deadline"
-        print(f"not ok {name}: {type(error).__name__}: {why}", flush=True)
+        print(f"not ok {name}: {reason(error)}", flush=True)
         return False
     passed += 1
     print(f"ok {name}", flush=True)

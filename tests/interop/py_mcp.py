@@ -7,8 +7,10 @@ import asyncio
 import json
 import sys
 
-from py_common import ELICITED, IS_V2, SAMPLED, VERSION, Session, check, equal, finish, httpx, overall_deadline, plain, step, text, until
 from mcp import types
+from py_common import (
+    ELICITED, IS_V2, SAMPLED, VERSION, Session, check, equal, finish, httpx, overall_deadline, plain, reason, step, text, until
+)
 
 if IS_V2:
     from mcp import MCPError as McpError
@@ -241,7 +243,7 @@ async def main(url):
 
 
 async def _raise(error):
-    raise AssertionError(repr(error))
+    raise AssertionError(reason(error))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,209 @@
+//! One HTTP response that carries a stream right now: what it writes next.
+
+use core::fmt;
+use core::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+
+use super::request::RequestStream;
+use super::state::Session;
+use crate::protocol::ProtocolVersion;
+use crate::ring::{FIRST, Position};
+use crate::sse::{self, EventId, FrameBatch, StreamName};
+use crate::stream::{Delivery, Stream, Subscriber};
+use crate::sync::Arc;
+
+/// Bytes for the client.
+#[derive(Debug)]
+pub enum Piece {
+    /// Not an event of the stream: priming, `retry`, a keep-alive, the signal of a gap.
+    Control(Bytes),
+    /// Events.
+    Frames(FrameBatch),
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Control(bytes) => bytes.remaining(),
+            Self::Frames(frames) => frames.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Control(bytes) => bytes.chunk(),
+            Self::Frames(frames) => frames.chunk(),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        match self {
+            Self::Control(bytes) => bytes.chunks_vectored(slices),
+            Self::Frames(frames) => frames.chunks_vectored(slices),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Control(bytes) => bytes.advance(count),
+            Self::Frames(frames) => frames.advance(count),
+        }
+    }
+}
+
+/// A client's hold of one stream. Dropping it detaches the client; the stream stays.
+pub struct Connection {
+    session: Arc<Session>,
+    /// The request stream it carries; `None` is the standalone stream.
+    request: Option<Arc<RequestStream>>,
+    subscriber: Subscriber,
+    version: ProtocolVersion,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The priming event comes first.
+    Priming,
+    Flowing,
+    /// The stream's end was reached.
+    Delivered,
+    /// The response was taken whole.
+    Taken,
+    /// Ended for another reason.
+    Over,
+}
+
+impl Connection {
+    pub(super) fn standalone(session: Arc<Session>, after: Option<Position>, version: ProtocolVersion) -> Self {
+        let subscriber = session.standalone.attach(after, session.settings().lag);
+        Self::new(session, None, subscriber, version)
+    }
+
+    pub(super) fn request(session: Arc<Session>, request: Arc<RequestStream>, after: Option<Position>) -> Self {
+        let subscriber = request.stream.attach(after, session.settings().lag);
+        let version = request.version();
+        Self::new(session, Some(request), subscriber, version)
+    }
+
+    fn new(
+        session: Arc<Session>,
+        request: Option<Arc<RequestStream>>,
+        subscriber: Subscriber,
+        version: ProtocolVersion,
+    ) -> Self {
+        session.touch();
+        let phase = if version.primes() { Phase::Priming } else { Phase::Flowing };
+        Self { session, request, subscriber, version, phase }
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Takes the response of the request if it is there and nothing else was published on its stream: then it
+    /// can be sent as plain JSON. The stream is gone afterwards, as nobody got an ID to resume it with.
+    pub fn take_answer(&mut self) -> Option<Bytes> {
+        let request = self.request.as_ref()?;
+        if !request.is_finished() || request.stream.tail() != FIRST + 1 || self.phase == Phase::Taken {
+            return None;
+        }
+        let Some(Delivery::Frames(frames)) = self.subscriber.try_next(&request.stream) else { return None };
+        self.phase = Phase::Taken;
+        self.session.forget_request(request.name.stream);
+        frames.frames().get(0).map(|frame| frame.data_bytes())
+    }
+
+    /// Ready when something was published on the stream, or it was closed.
+    pub fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
+        self.subscriber.poll_started(stream, context)
+    }
+
+    /// What to write next; `None` is the end of the response.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        match self.phase {
+            Phase::Delivered | Phase::Taken | Phase::Over => return Poll::Ready(None),
+            Phase::Priming => {
+                self.phase = Phase::Flowing;
+                let generation = self.subscriber.generation();
+                let id = EventId::priming(self.name(), self.subscriber.start(), generation);
+                return Poll::Ready(Some(Piece::Control(sse::prime(id, self.session.settings().retry_ms))));
+            }
+            Phase::Flowing => {}
+        }
+        let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
+        let Poll::Ready(delivery) = self.subscriber.poll_next(stream, context) else { return Poll::Pending };
+        Poll::Ready(self.piece(delivery))
+    }
+
+    fn piece(&mut self, delivery: Delivery) -> Option<Piece> {
+        match delivery {
+            Delivery::Frames(frames) => {
+                // A client that takes something is alive.
+                self.session.touch();
+                if frames.frames().is_last() {
+                    self.phase = Phase::Delivered;
+                }
+                Some(Piece::Frames(frames))
+            }
+            Delivery::Lagged { missed, oldest, ends } => {
+                if ends {
+                    self.phase = Phase::Over;
+                    return self.version.primes().then(|| self.retry());
+                }
+                Some(Piece::Control(sse::lag_signal(self.name(), oldest, missed)))
+            }
+            Delivery::HungUp => {
+                self.phase = Phase::Over;
+                self.version.primes().then(|| self.retry())
+            }
+            Delivery::Ended => {
+                self.phase = Phase::Delivered;
+                None
+            }
+            Delivery::Superseded => {
+                self.phase = Phase::Over;
+                None
+            }
+        }
+    }
+
+    /// Whether [`poll_next`](Self::poll_next) has nothing more to give.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Delivered | Phase::Taken | Phase::Over)
+    }
+
+    fn retry(&self) -> Piece {
+        Piece::Control(sse::retry(self.session.settings().retry_ms))
+    }
+
+    fn name(&self) -> StreamName {
+        self.request.as_ref().map_or(self.session.name(), |request| request.name)
+    }
+
+    fn stream(&self) -> &Stream {
+        self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
+        self.subscriber.detach(stream);
+        self.session.touch();
+        if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
+            self.session.release(request, self.phase == Phase::Delivered);
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("name", &self.name()).field("terms", &self.stream().terms()).finish()
+    }
+}

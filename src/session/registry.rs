@@ -1,0 +1,233 @@
+//! All sessions of this process: found without a lock, expired without a timer each.
+
+use core::fmt;
+use core::hash::{BuildHasher, Hasher};
+
+use crossbeam_queue::SegQueue;
+use scc::{Guard, HashIndex};
+
+use super::Settings;
+use super::state::Session;
+use crate::protocol::{Refusal, SessionId};
+use crate::stream::{Clock, Moment};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Weak, lock};
+
+/// What every session of one registry needs.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    /// Responses by the time they were published: the oldest first, so that letting them go costs nothing for
+    /// those whose time has not come.
+    responses: Queue,
+    /// Those handed to a connection that ended as it should, by that time.
+    delivered: Queue,
+}
+
+impl Shared {
+    pub(super) fn keep_response(&self, session: &Arc<Session>, stream: u32) {
+        self.responses.push(Kept { session: Arc::downgrade(session), stream, since: self.clock.now() });
+    }
+
+    pub(super) fn keep_delivered(&self, session: &Arc<Session>, stream: u32) {
+        self.delivered.push(Kept { session: Arc::downgrade(session), stream, since: self.clock.now() });
+    }
+}
+
+/// A request stream that goes when its time has come.
+struct Kept {
+    session: Weak<Session>,
+    stream: u32,
+    since: Moment,
+}
+
+/// A queue in order of time, and the first of it that a sweep took out too early.
+#[derive(Default)]
+struct Queue {
+    queue: SegQueue<Kept>,
+    /// Held by a sweep for its duration, and by nobody else: a second sweep at the same time waits.
+    first: Mutex<Option<Kept>>,
+}
+
+impl Queue {
+    fn push(&self, kept: Kept) {
+        self.queue.push(kept);
+    }
+
+    /// Forgets every request stream that was kept for `ttl_ms` at `now`; returns how many.
+    fn expire(&self, now: Moment, ttl_ms: u64) -> usize {
+        let mut first = lock(&self.first);
+        let mut expired = 0;
+        while let Some(kept) = first.take().or_else(|| self.queue.pop()) {
+            if now.since(kept.since) < ttl_ms {
+                *first = Some(kept);
+                break;
+            }
+            if let Some(session) = kept.session.upgrade() {
+                session.forget_request(kept.stream);
+                expired += 1;
+            }
+        }
+        expired
+    }
+}
+
+/// The sessions of one endpoint.
+///
+/// Cheap to clone; clones are the same registry.
+#[derive(Clone)]
+pub struct Sessions {
+    /// Reads take no lock. The hash is the low half of the ID, which is random.
+    map: Arc<HashIndex<u128, Arc<Session>, LowHalf>>,
+    count: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+impl Sessions {
+    /// Makes an empty registry that goes by `clock`.
+    #[must_use]
+    pub fn new(settings: Settings, clock: Clock) -> Self {
+        let (responses, delivered) = (Queue::default(), Queue::default());
+        Self {
+            map: Arc::new(HashIndex::with_hasher(LowHalf)),
+            count: Arc::new(AtomicUsize::new(0)),
+            shared: Arc::new(Shared { settings, clock, responses, delivered }),
+        }
+    }
+
+    /// Creates a session that belongs to `principal` (0: to whoever knows its ID).
+    ///
+    //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+    //# The session ID SHOULD be globally unique and cryptographically secure
+    #[must_use]
+    pub fn create(&self, principal: u64) -> Arc<Session> {
+        loop {
+            let id = SessionId::generate();
+            let tag = SessionId::generate().as_u128() as u32;
+            let session = Arc::new(Session::new(id, tag, principal, self.shared.clone()));
+            // A second session with the same 128 random bits does not happen; if it does, it draws again.
+            if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {
+                // Relaxed: a number for limits and logs that orders nothing.
+                self.count.fetch_add(1, Ordering::Relaxed);
+                return session;
+            }
+        }
+    }
+
+    /// Finds a session. Takes no lock.
+    ///
+    //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+    //# The server MAY terminate the session at any time, after which it MUST respond to requests containing that
+    //# session ID with HTTP 404 Not Found.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownSession`] if there is none with this ID that belongs to `principal`.
+    pub fn find(&self, id: SessionId, principal: u64) -> Result<Arc<Session>, Refusal> {
+        let found = self.map.peek_with(&id.as_u128(), |_, session| session.clone());
+        found.filter(|session| session.principal() == principal).ok_or(Refusal::UnknownSession)
+    }
+
+    /// Ends a session at once: it cannot be found any more, and its connections end. False if it had ended.
+    pub fn terminate(&self, session: &Session) -> bool {
+        if !session.close() {
+            return false;
+        }
+        if self.map.remove_sync(&session.id().as_u128()) {
+            // Relaxed: as in `create`.
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        // Relaxed: as in `create`.
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The time that the sessions go by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// What the sessions were made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Every session there is. One that begins or ends meanwhile may be among them or not.
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Session>)) {
+        let guard = Guard::new();
+        self.map.iter(&guard).for_each(|(_, session)| visit(session));
+    }
+
+    /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to
+    /// `ended`. Takes about 64 ns a session: call it now and then, from where a pause does no harm.
+    pub fn sweep(&self, mut ended: impl FnMut(Arc<Session>)) {
+        let (now, settings) = (self.shared.clock.now(), &self.shared.settings);
+        self.shared.delivered.expire(now, settings.delivered_ttl_ms);
+        self.shared.responses.expire(now, settings.response_ttl_ms);
+        let mut expired = Vec::new();
+        self.for_each(|session| {
+            if session.is_expired(now) {
+                expired.push(session.clone());
+            } else if !session.standalone.is_untouched() {
+                session.standalone.evict_older(now, &settings.standalone);
+            }
+        });
+        for session in expired {
+            if self.terminate(&session) {
+                ended(session);
+            }
+        }
+        crate::ring::collect();
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Hashes a random 128-bit number by its low half. Only for IDs that this server drew: a client cannot choose
+/// one, so it cannot choose a collision.
+#[derive(Clone, Copy, Debug, Default)]
+struct LowHalf;
+
+impl BuildHasher for LowHalf {
+    type Hasher = LowHalfHasher;
+
+    fn build_hasher(&self) -> LowHalfHasher {
+        LowHalfHasher(0)
+    }
+}
+
+#[derive(Debug)]
+struct LowHalfHasher(u64);
+
+impl Hasher for LowHalfHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Not used for a `u128` key; correct all the same.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Behaviour of sessions without a network.
+
+use core::future::Future;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+
+use bytes::Buf;
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::protocol::{Outcome, ProtocolVersion, Refusal, RequestId};
+use crate::stream::{Clock, Moment};
+use crate::sync::Arc;
+
+const VERSION: ProtocolVersion = ProtocolVersion::V2025_11_25;
+
+fn sessions() -> (Sessions, Clock) {
+    let clock = Clock::default();
+    (Sessions::new(Settings::default(), clock.clone()), clock)
+}
+
+fn session(sessions: &Sessions) -> Arc<Session> {
+    let session = sessions.create(0);
+    session.agree(VERSION);
+    session
+}
+
+/// Everything a connection writes until it has nothing more, and whether it ended.
+fn written(connection: &mut Connection) -> (String, bool) {
+    let (mut out, mut context) = (Vec::new(), Context::from_waker(Waker::noop()));
+    loop {
+        match connection.poll_next(&mut context) {
+            Poll::Ready(Some(mut piece)) => {
+                let len = piece.remaining();
+                out.extend_from_slice(&piece.copy_to_bytes(len));
+            }
+            Poll::Ready(None) => return (String::from_utf8(out).unwrap(), true),
+            Poll::Pending => return (String::from_utf8(out).unwrap(), false),
+        }
+    }
+}
+
+fn ids(text: &str) -> Vec<String> {
+    text.lines().filter_map(|line| line.strip_prefix("id: ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_session_is_small() {
+    assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
+}
+
+#[test]
+fn a_session_is_found_until_it_is_terminated() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    assert!(sessions.find(session.id(), 0).is_ok());
+    assert_eq!(sessions.find(session.id(), 1).unwrap_err(), Refusal::UnknownSession);
+    assert!(sessions.terminate(&session));
+    assert!(!sessions.terminate(&session));
+    assert_eq!(sessions.find(session.id(), 0).unwrap_err(), Refusal::UnknownSession);
+    assert!(sessions.is_empty());
+}
+
+#[test]
+fn a_response_is_fetched_after_the_connection_was_lost() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let mut first = session.connect_request(request.clone());
+    let (text, _) = written(&mut first);
+    let primed = ids(&text).pop().unwrap();
+    drop(first);
+    session.publish_on(&request, |out| out.extend_from_slice(b"progress")).unwrap();
+    session.respond(&request, |out| out.extend_from_slice(b"result")).unwrap();
+    let mut resumed = session.connect(Some(&primed)).unwrap();
+    let (text, ended) = written(&mut resumed);
+    assert!(ended && text.contains("data: progress\n") && text.contains("data: result\n"), "{text}");
+    let last = ids(&text).pop().unwrap();
+    drop(resumed);
+    let (text, ended) = written(&mut session.connect(Some(&last)).unwrap());
+    assert!(ended && !text.contains("result"), "nothing twice: {text}");
+}
+
+#[test]
+fn an_event_id_is_refused_unless_this_session_gave_it_out() {
+    let (sessions, _) = sessions();
+    let (one, other) = (session(&sessions), session(&sessions));
+    let id = ids(&written(&mut one.connect(None).unwrap()).0).pop().unwrap();
+    assert!(one.connect(Some(&id)).is_ok());
+    assert_eq!(other.connect(Some(&id)).unwrap_err(), Refusal::ForeignEventId);
+    assert_eq!(one.connect(Some("nonsense")).unwrap_err(), Refusal::MalformedEventId);
+    let name = one.name();
+    let future = crate::sse::EventId::event(name, 1).to_string();
+    assert_eq!(one.connect(Some(&future)).unwrap_err(), Refusal::FutureEventId);
+    let request = one.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let gone = crate::sse::EventId::event(request.name(), 0).to_string();
+    one.forget_request(request.name().stream);
+    assert_eq!(one.connect(Some(&gone)).unwrap_err(), Refusal::UnknownStream);
+    let never = crate::sse::EventId::event(crate::sse::StreamName { stream: 99, ..name }, 0).to_string();
+    assert_eq!(one.connect(Some(&never)).unwrap_err(), Refusal::FutureEventId);
+}
+
+#[test]
+fn a_request_id_is_used_once_at_a_time_and_requests_are_bounded() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    let first = session.open_request(RequestId::from(1), None, VERSION).unwrap();
+    assert_eq!(
+        session.open_request(RequestId::from(1), None, VERSION).unwrap_err(),
+        Refusal::DuplicateRequestId
+    );
+    session.respond(&first, |out| out.extend_from_slice(b"done")).unwrap();
+    assert!(session.open_request(RequestId::from(1), None, VERSION).is_ok());
+    for id in 2..=256 {
+        session.open_request(RequestId::from(id), None, VERSION).unwrap();
+    }
+    let refused = session.open_request(RequestId::from(257), None, VERSION).unwrap_err();
+    assert_eq!(refused, Refusal::TooManyRequests { limit: 256 });
+}
+
+#[test]
+fn a_question_is_answered_or_closed() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut answered = pin!(session.ask(Some(&request), |out, id| {
+        crate::protocol::write_request(out, id, "roots/list", None)
+    }));
+    assert!(answered.as_mut().poll(&mut context).is_pending());
+    let (text, _) = written(&mut session.connect_request(request.clone()));
+    assert!(text.contains(r#""id":1"#), "{text}");
+    let result = RawValue::from_string(r#"{"roots":[]}"#.into()).unwrap();
+    assert!(session.answer(&RequestId::from(1), Outcome::Result(&result)));
+    assert!(!session.answer(&RequestId::from(1), Outcome::Result(&result)), "only once");
+    let Poll::Ready(Ok(answer)) = answered.poll(&mut context) else { panic!("it is answered") };
+    assert_eq!(answer.get(), result.get());
+
+    let closed = session.ask(Some(&request), |out, id| crate::protocol::write_request(out, id, "ping", None));
+    session.cancel(&RequestId::from(1));
+    assert!(matches!(pin!(closed).poll(&mut context), Poll::Ready(Err(AskError::Closed))));
+    assert_eq!(session.summary(), Summary { in_flight: 0, retained: 1, asks: 0 });
+}
+
+#[test]
+fn cancelling_ends_the_stream_without_a_response() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let mut connection = session.connect_request(request.clone());
+    assert!(!written(&mut connection).1);
+    assert!(session.cancel(&RequestId::from(1)));
+    assert!(request.is_cancelled());
+    assert!(session.respond(&request, |out| out.extend_from_slice(b"late")).is_err());
+    let (text, ended) = written(&mut connection);
+    assert!(ended && !text.contains("late"));
+    assert!(!session.cancel(&RequestId::from(1)));
+}
+
+#[test]
+fn terminating_ends_every_stream_and_cancels_requests() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let (mut on_get, mut on_post) = (session.connect(None).unwrap(), session.connect_request(request.clone()));
+    assert!(!written(&mut on_get).1 && !written(&mut on_post).1);
+    sessions.terminate(&session);
+    assert!(written(&mut on_get).1 && written(&mut on_post).1);
+    assert!(request.is_cancelled());
+    assert!(session.publish(|out| out.extend_from_slice(b"x")).is_err());
+    assert_eq!(session.open_request(RequestId::from(2), None, VERSION).unwrap_err(), Refusal::UnknownSession);
+}
+
+#[test]
+fn idle_and_old_sessions_expire_and_working_ones_do_not() {
+    let (sessions, clock) = sessions();
+    let (idle, working, touched) = (session(&sessions), session(&sessions), session(&sessions));
+    let request = working.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let mut ended = Vec::new();
+    let idle_ms = sessions.settings().idle_ms;
+    clock.advance(Moment(idle_ms - 1));
+    touched.touch();
+    sessions.sweep(|session| ended.push(session.id()));
+    assert_eq!((sessions.len(), ended.len()), (3, 0));
+    clock.advance(Moment(idle_ms));
+    sessions.sweep(|session| ended.push(session.id()));
+    assert_eq!(ended, [idle.id()]);
+    assert!(!working.is_closed() && !touched.is_closed());
+    working.respond(&request, |out| out.extend_from_slice(b"done")).unwrap();
+    clock.advance(Moment(2 * idle_ms + 1));
+    sessions.sweep(|session| ended.push(session.id()));
+    assert_eq!(ended.len(), 3);
+    let old = session(&sessions);
+    clock.advance(Moment(clock.now().0 + sessions.settings().absolute_ms));
+    old.touch();
+    sessions.sweep(|session| ended.push(session.id()));
+    assert!(old.is_closed() && sessions.is_empty());
+}
+
+#[test]
+fn responses_go_when_their_time_has_come() {
+    let (sessions, clock) = sessions();
+    let session = session(&sessions);
+    let (lost, fetched) = (
+        session.open_request(RequestId::from(1), None, VERSION).unwrap(),
+        session.open_request(RequestId::from(2), None, VERSION).unwrap(),
+    );
+    let mut connection = session.connect_request(fetched.clone());
+    session.respond(&lost, |out| out.extend_from_slice(b"lost")).unwrap();
+    session.respond(&fetched, |out| out.extend_from_slice(b"fetched")).unwrap();
+    assert!(written(&mut connection).1);
+    drop(connection);
+    let Settings { delivered_ttl_ms, response_ttl_ms, .. } = *sessions.settings();
+    let retained = |at| {
+        clock.advance(Moment(at));
+        sessions.sweep(|_| {});
+        session.summary().retained
+    };
+    assert_eq!(retained(delivered_ttl_ms - 1), 2);
+    assert_eq!(retained(delivered_ttl_ms), 1);
+    assert_eq!(retained(response_ttl_ms - 1), 1);
+    assert_eq!(retained(response_ttl_ms), 0);
+}
+
+#[test]
+fn a_response_that_comes_alone_is_taken_whole_and_leaves_nothing() {
+    let (sessions, _) = sessions();
+    let session = session(&sessions);
+    let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
+    let mut connection = session.connect_request(request.clone());
+    assert!(connection.take_answer().is_none());
+    session.respond(&request, |out| out.extend_from_slice(b"{}")).unwrap();
+    assert_eq!(connection.take_answer().as_deref(), Some(&b"{}"[..]));
+    assert_eq!(session.summary().retained, 0);
+
+    let request = session.open_request(RequestId::from(2), None, VERSION).unwrap();
+    let mut connection = session.connect_request(request.clone());
+    session.publish_on(&request, |out| out.extend_from_slice(b"progress")).unwrap();
+    session.respond(&request, |out| out.extend_from_slice(b"{}")).unwrap();
+    assert!(connection.take_answer().is_none(), "it does not come alone");
+    assert!(written(&mut connection).0.contains("progress"));
+}
+
+#[test]
+fn a_response_nobody_is_connected_for_is_kept_whichever_comes_first() {
+    let (sessions, clock) = sessions();
+    let session = session(&sessions);
+    for (id, drop_first) in [(1, true), (2, false)] {
+        let request = session.open_request(RequestId::from(id), None, VERSION).unwrap();
+        let connection = session.connect_request(request.clone());
+        let respond = || session.respond(&request, |out| out.extend_from_slice(b"{}")).map(drop).unwrap();
+        if drop_first {
+            drop(connection);
+            respond();
+        } else {
+            respond();
+            drop(connection);
+        }
+        assert_eq!(session.summary().retained, 1);
+        clock.advance(Moment(clock.now().0 + sessions.settings().response_ttl_ms));
+        session.touch();
+        sessions.sweep(|_| {});
+        assert_eq!(session.summary().retained, 0);
+    }
+}
+
+#[test]
+fn only_versions_that_prime_are_primed() {
+    let (sessions, _) = sessions();
+    for version in ProtocolVersion::ALL {
+        let session = sessions.create(0);
+        session.agree(*version);
+        let (text, _) = written(&mut session.connect(None).unwrap());
+        assert_eq!(text.contains("retry:"), *version >= ProtocolVersion::V2025_11_25, "{version}: {text}");
+    }
+}

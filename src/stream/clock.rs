@@ -1,0 +1,41 @@
+//! Time as the core knows it: a number somebody else sets.
+
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// A moment, in milliseconds since a start that the process chooses once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// The milliseconds passed since `earlier`, or 0 if it is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The ring's clock, which wraps after 49 days.
+    pub(super) fn stamp(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// A coarse clock: the edge sets it every so often, the core looks at it for a nanosecond.
+///
+/// Clones show the same time. It never goes back.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// The moment it was last set to.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        // Relaxed: a number that orders nothing.
+        Moment(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Sets it, unless it shows a later moment already.
+    pub fn advance(&self, now: Moment) {
+        // Relaxed: as in `now`.
+        self.0.fetch_max(now.0, Ordering::Relaxed);
+    }
+}
