@@ -1,1 +1,100 @@
-//! The model helper; see README.md.
+//! The model helper: one scenario, run in every order of its threads that the bound allows.
+//!
+//! See `README.md` for how to run the models and for what they show. Without `--cfg ringmain_loom` this crate
+//! is empty.
+
+#![cfg(ringmain_loom)]
+#![allow(unsafe_code, reason = "the allocator that makes a use after free visible is written by hand")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use loom::model::Builder;
+
+/// Preemptions per execution for models of moderate size.
+pub const BOUND: usize = 2;
+/// Preemptions per execution for the small ones.
+pub const SMALL: usize = 3;
+
+/// Steps of one execution, at most. Loom's default of 1000 is too few for the epoch's own steps.
+const MAX_BRANCHES: usize = 20_000;
+
+/// Runs `scenario` in every order of its threads with at most `bound` preemptions, or as many as the
+/// environment variable `LOOM_MAX_PREEMPTIONS` says, and returns the set of its outcomes. A model asserts that
+/// set too: a race that never goes the other way is not a race.
+///
+/// # Panics
+///
+/// In the first execution that breaks an assertion of the scenario, or a rule of loom: data races, deadlocks
+/// and leaks among them.
+pub fn model<O>(bound: usize, scenario: impl Fn() -> O + Send + Sync + 'static) -> BTreeSet<O>
+where
+    O: Ord + Debug + Send + 'static,
+{
+    let mut builder = Builder::new();
+    builder.max_branches = builder.max_branches.max(MAX_BRANCHES);
+    let bound = *builder.preemption_bound.get_or_insert(bound);
+    let (started, seen) = (Instant::now(), Arc::new(Mutex::new((0_u64, BTreeSet::new()))));
+    let collected = seen.clone();
+    builder.check(move || {
+        let outcome = scenario();
+        let mut seen = collected.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.0 += 1;
+        seen.1.insert(outcome);
+    });
+    let (executions, outcomes) = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+    let name = thread::current().name().unwrap_or("model").to_owned();
+    eprintln!("{name}: bound {bound}, {executions} executions, {:.1?}, {outcomes:?}", started.elapsed());
+    outcomes
+}
+
+/// Keeps freed memory aside for a while, filled with nonsense. Loom does not see a plain read of freed memory;
+/// with this allocator what is read there is an object that loom does not know, and the model stops.
+struct Poison;
+
+/// Blocks of up to so many bytes are kept aside: chunks, entries and waiters are smaller.
+const KEPT_BYTES: usize = 1024;
+/// How many blocks are kept aside.
+const KEPT_BLOCKS: usize = 4096;
+const NONSENSE: u8 = 0xdd;
+
+struct Kept {
+    blocks: [(usize, Layout); KEPT_BLOCKS],
+    next: usize,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: [(0, Layout::new::<()>()); KEPT_BLOCKS], next: 0 });
+
+#[global_allocator]
+static ALLOCATOR: Poison = Poison;
+
+// SAFETY: every block comes from the system's allocator and goes back to it once, with its own layout.
+unsafe impl GlobalAlloc for Poison {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if layout.size() > KEPT_BYTES {
+            // SAFETY: passed on.
+            return unsafe { System.dealloc(block, layout) };
+        }
+        // SAFETY: the caller gives up the block, which is as long as its layout says.
+        unsafe { ptr::write_bytes(block, NONSENSE, layout.size()) };
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = kept.next;
+        kept.next = (index + 1) % KEPT_BLOCKS;
+        let (oldest, layout) = std::mem::replace(&mut kept.blocks[index], (block.expose_provenance(), layout));
+        drop(kept);
+        if oldest != 0 {
+            // SAFETY: the block was kept aside by an earlier call, which left it to this one.
+            unsafe { System.dealloc(ptr::with_exposed_provenance_mut(oldest), layout) };
+        }
+    }
+}

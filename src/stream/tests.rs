@@ -13,7 +13,7 @@ use crate::sse::StreamName;
 const NAME: StreamName = StreamName { tag: 7, stream: 0 };
 
 fn limits(capacity: usize) -> Limits {
-    Limits { capacity, ..Limits::default() }
+    Limits { capacity, max_weight: 1 << 30, ..Limits::default() }
 }
 
 fn publish(stream: &Stream, text: &str, limits: &Limits) -> Position {

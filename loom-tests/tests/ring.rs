@@ -1,0 +1,532 @@
+//! The ring: publishing, reading, evicting and finishing, in every order.
+
+#![cfg(ringmain_loom)]
+#![allow(unsafe_code, reason = "an entry gives its pointer to a slot, and its cell is read by hand")]
+
+use loom::alloc::Track;
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+
+use loom_tests::{BOUND, SMALL, model};
+use ringmain::ring::{self, Batch, Cursor, Entry, FIRST, Limits, Position, Ref, Ring, Step};
+
+/// An entry that loom watches: its position is written by the publisher and by the drop, and read by readers,
+/// so that a missing order among them is a data race; and it must be dropped, once.
+struct Event(Box<Body>);
+
+struct Body {
+    position: UnsafeCell<Position>,
+    number: u64,
+    weight: usize,
+    _tracked: Track<()>,
+}
+
+// SAFETY: the cell is written before the entry is published and after the last reader gave it up; that this
+// is so is what the models check.
+unsafe impl Send for Body {}
+// SAFETY: as above.
+unsafe impl Sync for Body {}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // SAFETY: the drop has the cell to itself, or loom says that it has not.
+        self.position.with_mut(|position| unsafe { *position = 0 });
+    }
+}
+
+// SAFETY: the box's own.
+unsafe impl Entry for Event {
+    fn into_raw(self) -> *mut () {
+        Entry::into_raw(self.0)
+    }
+
+    unsafe fn from_raw(raw: *mut ()) -> Self {
+        // SAFETY: passed on.
+        Self(unsafe { Entry::from_raw(raw) })
+    }
+
+    fn place(&mut self, position: Position) {
+        // SAFETY: the publisher has the entry to itself, or loom says that it has not.
+        self.0.position.with_mut(|own| unsafe { *own = position });
+    }
+
+    fn weight(&self) -> usize {
+        self.0.weight
+    }
+}
+
+impl Event {
+    /// The entry that is told apart by `number`.
+    fn new(number: u64) -> Self {
+        Self::weighing(number, 0)
+    }
+
+    fn weighing(number: u64, weight: usize) -> Self {
+        Self(Box::new(Body { position: UnsafeCell::new(0), number, weight, _tracked: Track::new(()) }))
+    }
+
+    fn position(&self) -> Position {
+        // SAFETY: nobody writes what is published, or loom says that somebody does.
+        self.0.position.with(|position| unsafe { *position })
+    }
+}
+
+/// A ring and its limits, shared by the threads of a model.
+type Shared = Arc<(Ring<Event>, Limits)>;
+
+/// Entries are old after so many milliseconds.
+const OLD: u32 = 1000;
+
+/// A ring of chunks of `capacity` slots, with entries numbered from 1 on published at moment 0.
+fn ring(capacity: usize, published: u64) -> Shared {
+    let shared = Arc::new((Ring::new(), Limits { capacity, max_age_ms: OLD, ..Limits::default() }));
+    (1..=published).for_each(|number| assert!(publish(&shared, number).is_some()));
+    shared
+}
+
+fn publish(shared: &Shared, number: u64) -> Option<Position> {
+    shared.0.publish(Event::new(number), 0, &shared.1).ok()
+}
+
+fn publish_last(shared: &Shared, number: u64) -> Option<Position> {
+    shared.0.publish_last(Event::new(number), 0, &shared.1).ok()
+}
+
+/// Runs `act` in a thread of the model.
+fn spawn<R: 'static>(shared: &Shared, act: impl FnOnce(&Shared) -> R + 'static) -> thread::JoinHandle<R> {
+    let shared = shared.clone();
+    thread::spawn(move || act(&shared))
+}
+
+/// Frees what was evicted and nobody is pinned for: the epoch takes a few steps to find that out.
+fn collect() {
+    (0..3).for_each(|_| ring::collect());
+}
+
+/// The number of the entry, which knows that it stands at `position`.
+fn intact(entry: &Ref<'_, Event>, position: Position) -> u64 {
+    assert_eq!(entry.position(), position, "an entry stands where it was told");
+    entry.0.number
+}
+
+/// What one cursor read, in order.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Log {
+    numbers: Vec<u64>,
+    missed: u64,
+    ended: bool,
+}
+
+/// Reads until there is nothing more.
+fn read(cursor: &mut Cursor<Event>, shared: &Shared, log: &mut Log) {
+    loop {
+        let position = cursor.position();
+        match cursor.next(&shared.0) {
+            Step::Item(entry) => log.numbers.push(intact(&entry, position)),
+            Step::Lagged { missed } => log.missed += missed,
+            Step::Empty => return,
+            Step::Ended => {
+                log.ended = true;
+                return;
+            }
+        }
+    }
+}
+
+fn read_from(position: Position, shared: &Shared) -> Log {
+    let mut log = Log::default();
+    read(&mut Cursor::at(position), shared, &mut log);
+    log
+}
+
+fn numbers(batch: &Batch<Event>, from: Position) -> Vec<u64> {
+    batch.iter().zip(from..).map(|(entry, position)| intact(&entry, position)).collect()
+}
+
+// ---- Publishing ----
+
+#[test]
+fn racing_publishers_get_positions_without_gaps_and_readers_see_what_they_wrote() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(3, 1);
+        let others = [2, 3].map(|number| spawn(&shared, move |shared| publish(shared, number)));
+        let (mut cursor, mut log) = (Cursor::at(FIRST), Log::default());
+        read(&mut cursor, &shared, &mut log);
+        let early = log.numbers.len();
+        let positions = others.map(|other| other.join().unwrap().unwrap());
+        read(&mut cursor, &shared, &mut log);
+        assert_eq!(positions[0] + positions[1], 2 + 3);
+        assert_eq!(log.numbers, if positions[0] == 2 { [1, 2, 3] } else { [1, 3, 2] });
+        (early, positions[0])
+    });
+    assert_eq!(outcomes.len(), 6, "any number is read early, in either order");
+}
+
+#[test]
+fn racing_publishers_cross_a_chunk_without_a_gap() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 1);
+        let other = spawn(&shared, |shared| publish(shared, 2).unwrap());
+        let own = publish(&shared, 3).unwrap();
+        assert_eq!(other.join().unwrap() + own, 2 + 3);
+        assert_eq!(read_from(1, &shared).numbers, if own == 3 { [1, 2, 3] } else { [1, 3, 2] });
+        own
+    });
+    assert!(outcomes.into_iter().eq([2, 3]));
+}
+
+#[test]
+fn a_full_chunk_is_linked_once_by_racing_publishers() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 2);
+        let other = spawn(&shared, |shared| publish(shared, 3).unwrap());
+        let own = publish(&shared, 4).unwrap();
+        assert_eq!(other.join().unwrap() + own, 3 + 4);
+        assert_eq!(read_from(1, &shared).numbers, if own == 4 { [1, 2, 3, 4] } else { [1, 2, 4, 3] });
+        own
+    });
+    assert!(outcomes.into_iter().eq([3, 4]));
+}
+
+#[test]
+fn the_first_chunk_is_installed_once_by_racing_publishers() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 0);
+        let other = spawn(&shared, |shared| publish(shared, 1).unwrap());
+        let own = publish(&shared, 2).unwrap();
+        assert_eq!(other.join().unwrap() + own, 1 + 2);
+        assert_eq!(read_from(1, &shared).numbers, if own == 2 { [1, 2] } else { [2, 1] });
+        own
+    });
+    assert!(outcomes.into_iter().eq([1, 2]));
+}
+
+#[test]
+fn a_chunk_cut_short_by_weight_leaves_no_gap() {
+    model(BOUND, || {
+        let limits = Limits { capacity: 4, max_weight: 8, ..Limits::default() };
+        let shared = Arc::new((Ring::new(), limits));
+        let heavy = |number| move |shared: &Shared| shared.0.publish(Event::weighing(number, 2), 0, &shared.1).unwrap();
+        let other = spawn(&shared, heavy(1));
+        let own = heavy(2)(&shared);
+        assert_eq!(other.join().unwrap() + own, 1 + 2);
+        assert_eq!(heavy(3)(&shared), 3);
+        assert_eq!(read_from(1, &shared).numbers, if own == 2 { [1, 2, 3] } else { [2, 1, 3] });
+    });
+}
+
+// ---- Looking ----
+
+#[test]
+fn a_cursor_made_while_publishing_reads_every_entry_once() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(2, 0);
+        let other = spawn(&shared, |shared| (1..=3).for_each(|number| assert!(publish(shared, number).is_some())));
+        let (mut cursor, mut log) = (Cursor::at(FIRST), Log::default());
+        read(&mut cursor, &shared, &mut log);
+        let early = log.numbers.len();
+        other.join().unwrap();
+        read(&mut cursor, &shared, &mut log);
+        let [missed, ref read @ ..] = [vec![log.missed], log.numbers].concat()[..] else { unreachable!() };
+        assert!(read.iter().copied().eq(missed + 1..=3));
+        early
+    });
+    assert!(outcomes.into_iter().eq(0..=3));
+}
+
+#[test]
+fn the_tail_never_names_more_than_can_be_read() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(2, 0);
+        let other = spawn(&shared, |shared| (1..=2).for_each(|number| assert!(publish(shared, number).is_some())));
+        let tail = shared.0.tail();
+        assert!(read_from(FIRST, &shared).numbers.len() as u64 >= tail - FIRST);
+        other.join().unwrap();
+        assert_eq!(shared.0.tail(), 3);
+        tail
+    });
+    assert!(outcomes.into_iter().eq(1..=3));
+}
+
+#[test]
+fn the_tail_never_names_more_than_can_be_read_with_two_publishers() {
+    model(BOUND, || {
+        let shared = ring(2, 0);
+        let others = [1, 2].map(|number| spawn(&shared, move |shared| publish(shared, number)));
+        let tail = shared.0.tail();
+        assert!(read_from(FIRST, &shared).numbers.len() as u64 >= tail - FIRST);
+        others.map(|other| other.join().unwrap());
+    });
+}
+
+// ---- Evicting ----
+
+#[test]
+fn a_reader_gets_each_entry_or_is_told_how_many_it_missed() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 1);
+        let other = spawn(&shared, |shared| {
+            (2..=4).for_each(|number| assert!(publish(shared, number).is_some()));
+            collect();
+        });
+        let (mut cursor, mut log) = (Cursor::at(FIRST), Log::default());
+        read(&mut cursor, &shared, &mut log);
+        other.join().unwrap();
+        read(&mut cursor, &shared, &mut log);
+        assert!(log.numbers.is_sorted(), "an entry keeps its place");
+        assert_eq!(log.numbers.len() as u64 + log.missed, 4);
+        log
+    });
+    assert!(outcomes.iter().any(|log| log.missed == 0) && outcomes.iter().any(|log| log.missed > 0));
+}
+
+#[test]
+fn a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 2);
+        let (mut cursor, mut log) = (Cursor::at(FIRST), Log::default());
+        assert!(matches!(cursor.next(&shared.0), Step::Item(_)));
+        let other = spawn(&shared, |shared| {
+            (3..=4).for_each(|number| assert!(publish(shared, number).is_some()));
+            collect();
+        });
+        read(&mut cursor, &shared, &mut log);
+        other.join().unwrap();
+        read(&mut cursor, &shared, &mut log);
+        assert_eq!(log.numbers.len() as u64 + log.missed, 3);
+        log
+    });
+    assert!(outcomes.iter().any(|log| log.missed == 0) && outcomes.iter().any(|log| log.missed > 0));
+}
+
+#[test]
+fn a_reader_that_looks_up_the_oldest_chunk_does_not_meet_it_freed() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 2);
+        let other = spawn(&shared, |shared| {
+            assert!(publish(shared, 3).is_some());
+            collect();
+        });
+        let (mut cursor, mut log) = (Cursor::at(FIRST), Log::default());
+        if let Step::Item(entry) = cursor.next(&shared.0) {
+            log.numbers.push(intact(&entry, 1));
+        }
+        other.join().unwrap();
+        read(&mut cursor, &shared, &mut log);
+        assert_eq!(log.numbers.len() as u64 + log.missed, 3);
+        log.missed
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_batch_keeps_its_entries_while_their_chunk_is_evicted() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 2);
+        let mut cursor = Cursor::at(FIRST);
+        let other = spawn(&shared, |shared| {
+            (3..=4).for_each(|number| assert!(publish(shared, number).is_some()));
+            collect();
+        });
+        let taken = cursor.take(&shared.0, 2, usize::MAX);
+        other.join().unwrap();
+        collect();
+        let Step::Item(batch) = taken else { return vec![] };
+        assert!(matches!(cursor.take(&shared.0, 8, usize::MAX), Step::Item(_) | Step::Lagged { .. }));
+        numbers(&batch, 1)
+    });
+    assert!(outcomes.contains(&vec![1, 2]) && outcomes.contains(&vec![]));
+}
+
+#[test]
+fn the_last_owner_of_a_chunk_drops_what_others_read() {
+    model(SMALL, || {
+        let shared = ring(2, 2);
+        let Step::Item(batch) = Cursor::at(FIRST).take(&shared.0, 2, usize::MAX) else { unreachable!() };
+        let other = thread::spawn(move || assert_eq!(numbers(&batch, 1), [1, 2]));
+        drop(shared);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn racing_evictors_give_a_chunk_up_once() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 1);
+        assert!(shared.0.publish(Event::new(2), OLD, &shared.1).is_ok());
+        let other = spawn(&shared, |shared| shared.0.evict_older(OLD, &shared.1));
+        let own = shared.0.evict_older(OLD, &shared.1);
+        other.join().unwrap();
+        collect();
+        assert_eq!(read_from(FIRST, &shared), Log { numbers: vec![2], missed: 1, ended: false });
+        own
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 1);
+        let other = spawn(&shared, |shared| shared.0.evict_older(OLD, &shared.1));
+        let own = shared.0.publish(Event::new(2), OLD, &shared.1).unwrap();
+        assert_eq!(own, 2);
+        other.join().unwrap();
+        let log = read_from(FIRST, &shared);
+        assert_eq!((log.numbers.last(), log.numbers.len() as u64 + log.missed), (Some(&2), 2));
+        log.missed
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_fresh_entry_in_a_later_chunk_is_not_evicted_for_age() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 1);
+        let other = spawn(&shared, |shared| shared.0.evict_older(OLD, &shared.1));
+        assert_eq!(shared.0.publish(Event::new(2), OLD, &shared.1).ok(), Some(2));
+        other.join().unwrap();
+        let log = read_from(FIRST, &shared);
+        assert_eq!((log.numbers.last(), log.numbers.len() as u64 + log.missed), (Some(&2), 2));
+        log.missed
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_publisher_with_an_earlier_clock_does_not_age_an_entry_beside_its_own() {
+    model(BOUND, || {
+        let shared = ring(2, 0);
+        let other = spawn(&shared, |shared| shared.0.publish(Event::new(1), 0, &shared.1).unwrap());
+        let own = shared.0.publish(Event::new(2), OLD, &shared.1).unwrap();
+        other.join().unwrap();
+        shared.0.evict_older(OLD, &shared.1);
+        assert!(read_from(own, &shared).numbers.contains(&2), "it is as young as can be");
+    });
+}
+
+// ---- Finishing ----
+
+#[test]
+fn an_entry_is_before_the_end_or_refused() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(2, 1);
+        let other = spawn(&shared, |shared| shared.0.close(0, &shared.1));
+        let own = publish(&shared, 2);
+        assert!(other.join().unwrap(), "the first to close closes");
+        let log = read_from(FIRST, &shared);
+        assert!(log.ended && publish(&shared, 3).is_none());
+        assert_eq!(log.numbers.contains(&2), own.is_some());
+        own
+    });
+    assert!(outcomes.into_iter().eq([None, Some(2)]));
+}
+
+#[test]
+fn an_entry_in_a_new_chunk_is_before_the_end_or_refused() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 2);
+        let other = spawn(&shared, |shared| shared.0.close(0, &shared.1));
+        let own = publish(&shared, 3);
+        assert!(other.join().unwrap());
+        let log = read_from(FIRST, &shared);
+        assert!(log.ended && publish(&shared, 4).is_none());
+        assert_eq!(log.numbers.contains(&3), own.is_some());
+        own
+    });
+    assert!(outcomes.into_iter().eq([None, Some(3)]));
+}
+
+#[test]
+fn an_untouched_ring_ends_once_while_the_first_entry_is_published() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 0);
+        let other = spawn(&shared, |shared| shared.0.close(0, &shared.1));
+        let own = publish(&shared, 1);
+        assert!(other.join().unwrap());
+        assert!(!shared.0.close(0, &shared.1));
+        assert_eq!(read_from(FIRST, &shared).numbers.len(), usize::from(own.is_some()));
+        own
+    });
+    assert!(outcomes.into_iter().eq([None, Some(1)]));
+}
+
+#[test]
+fn a_reader_that_meets_the_end_has_read_everything() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 0);
+        let publisher = spawn(&shared, |shared| publish(shared, 1));
+        let closer = spawn(&shared, |shared| shared.0.close(0, &shared.1));
+        let early = read_from(FIRST, &shared);
+        let published = publisher.join().unwrap();
+        closer.join().unwrap();
+        if early.ended {
+            assert_eq!(early.numbers.len(), usize::from(published.is_some()));
+        }
+        (early.ended, published)
+    });
+    assert!(outcomes.contains(&(true, Some(1))) && outcomes.contains(&(true, None)));
+}
+
+#[test]
+fn nothing_follows_the_last_entry() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(2, 0);
+        let other = spawn(&shared, |shared| publish_last(shared, 9).expect("nobody else finishes"));
+        let own = publish(&shared, 1);
+        let last = other.join().unwrap();
+        let log = read_from(FIRST, &shared);
+        assert!(log.ended && log.numbers.last() == Some(&9));
+        assert_eq!((log.numbers.len() as u64, own.is_some()), (last, last == 2));
+        last
+    });
+    assert!(outcomes.into_iter().eq([1, 2]));
+}
+
+#[test]
+fn of_two_last_entries_one_is_refused() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(2, 1);
+        let other = spawn(&shared, |shared| publish_last(shared, 8));
+        let own = publish_last(&shared, 9);
+        let other = other.join().unwrap();
+        assert_eq!((own.or(other), own.is_some()), (Some(2), other.is_none()));
+        assert_eq!(read_from(2, &shared).numbers, [if own.is_some() { 9 } else { 8 }]);
+        own
+    });
+    assert!(outcomes.into_iter().eq([None, Some(2)]));
+}
+
+#[test]
+fn the_last_entry_is_not_evicted_by_those_it_raced_with() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 1);
+        let other = spawn(&shared, |shared| {
+            let published = [publish(shared, 2), publish(shared, 3)];
+            collect();
+            published.into_iter().flatten().count() as u64
+        });
+        let last = publish_last(&shared, 9).unwrap();
+        assert_eq!(other.join().unwrap(), last - 2);
+        assert_eq!(read_from(last, &shared), Log { numbers: vec![9], missed: 0, ended: true });
+        last
+    });
+    assert!(outcomes.into_iter().eq([2, 3, 4]));
+}
+
+#[test]
+fn the_last_entry_is_not_evicted_for_its_age() {
+    model(BOUND, || {
+        let shared = ring(2, 1);
+        let other = spawn(&shared, |shared| {
+            shared.0.evict_older(OLD, &shared.1);
+            collect();
+        });
+        let last = publish_last(&shared, 9).unwrap();
+        other.join().unwrap();
+        shared.0.evict_older(2 * OLD, &shared.1);
+        assert_eq!((last, read_from(last, &shared).numbers), (2, vec![9]));
+        assert!(read_from(last + 1, &shared).ended || publish(&shared, 3).is_none());
+    });
+}
