@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Instant;
 
 use loom::model::Builder;
+use ringmain::sync::epoch;
 
 /// Preemptions per execution for models of moderate size.
 pub const BOUND: usize = 2;
@@ -42,6 +43,7 @@ where
     let (started, seen) = (Instant::now(), Arc::new(Mutex::new((0_u64, BTreeSet::new()))));
     let collected = seen.clone();
     builder.check(move || {
+        drop(epoch::pin());
         let outcome = scenario();
         let mut seen = collected.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0 += 1;
@@ -51,6 +53,14 @@ where
     let name = thread::current().name().unwrap_or("model").to_owned();
     eprintln!("{name}: bound {bound}, {executions} executions, {:.1?}, {outcomes:?}", started.elapsed());
     outcomes
+}
+
+/// Makes this thread known to the epoch, which is not what the models are about: no other order of these steps
+/// is tried. Called first in a thread that will be pinned.
+pub fn arrive() {
+    loom::stop_exploring();
+    drop(epoch::pin());
+    loom::explore();
 }
 
 /// Keeps freed memory aside for a while, filled with nonsense. Loom does not see a plain read of freed memory;

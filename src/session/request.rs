@@ -20,6 +20,8 @@ pub struct RequestStream {
     id: RequestId,
     progress_token: Option<RequestId>,
     version: ProtocolVersion,
+    /// Whether its result tells what version the session speaks.
+    pub(super) initializes: bool,
     state: AtomicU32,
     watchers: Waiters,
 }
@@ -38,9 +40,10 @@ impl RequestStream {
         id: RequestId,
         progress_token: Option<RequestId>,
         version: ProtocolVersion,
+        initializes: bool,
     ) -> Self {
         let (stream, state, watchers) = (Stream::new(), AtomicU32::new(0), Waiters::new());
-        Self { name, stream, id, progress_token, version, state, watchers }
+        Self { name, stream, id, progress_token, version, initializes, state, watchers }
     }
 
     /// The JSON-RPC ID of the request.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::connection::Connection;
 use super::registry::Shared;
 use super::request::{Ask, AskError, RequestStream};
-use crate::protocol::{Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
+use crate::protocol::{self, Message, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
 use crate::ring::{Closed, Position};
 use crate::sse::{EventId, Frame, StreamName};
 use crate::stream::{Moment, Stream};
@@ -96,7 +96,8 @@ impl Session {
         u8::try_from(self.version.load(Ordering::Relaxed)).ok().and_then(ProtocolVersion::from_index)
     }
 
-    /// Notes what `initialize` agreed on. From then on the session is initialised.
+    /// Notes what `initialize` agreed on. From then on the session is initialised. The response to a request
+    /// that was opened to initialise does this by itself.
     pub fn agree(&self, version: ProtocolVersion) {
         // Relaxed: as in `version`.
         self.version.store(version.to_index().into(), Ordering::Relaxed);
@@ -177,6 +178,11 @@ impl Session {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
         let frame = Frame::encode(request.name, write);
+        if request.initializes {
+            if let Some(version) = agreed_version(frame.data()) {
+                self.agree(version);
+            }
+        }
         let published = request.stream.publish_last(frame, self.now(), &self.settings().request);
         self.finish(request);
         published
@@ -207,7 +213,7 @@ impl Session {
         }
     }
 
-    /// Opens the stream of a request.
+    /// Opens the stream of a request that is answered in `version`.
     ///
     /// # Errors
     ///
@@ -217,6 +223,30 @@ impl Session {
         id: RequestId,
         progress_token: Option<RequestId>,
         version: ProtocolVersion,
+    ) -> Result<Arc<RequestStream>, Refusal> {
+        self.open(id, progress_token, version, false)
+    }
+
+    /// Opens the stream of the `initialize` that asks for `version`: its result agrees on one.
+    ///
+    /// # Errors
+    ///
+    /// The session ended.
+    pub fn open_initialize(
+        &self,
+        id: RequestId,
+        progress_token: Option<RequestId>,
+        version: ProtocolVersion,
+    ) -> Result<Arc<RequestStream>, Refusal> {
+        self.open(id, progress_token, version, true)
+    }
+
+    fn open(
+        &self,
+        id: RequestId,
+        progress_token: Option<RequestId>,
+        version: ProtocolVersion,
+        initializes: bool,
     ) -> Result<Arc<RequestStream>, Refusal> {
         let limit = self.settings().max_requests;
         let mut open = lock(&self.open);
@@ -232,7 +262,7 @@ impl Session {
         }
         open.streams_opened += 1;
         let name = StreamName { tag: self.tag, stream: open.streams_opened };
-        let request = Arc::new(RequestStream::new(name, id, progress_token, version));
+        let request = Arc::new(RequestStream::new(name, id, progress_token, version, initializes));
         open.requests.push(request.clone());
         Ok(request)
     }
@@ -410,6 +440,14 @@ impl Session {
         // Relaxed: see `touch`.
         let touched = Moment(self.touched.load(Ordering::Relaxed));
         now.since(touched) >= self.settings().idle_ms && self.summary().in_flight == 0
+    }
+}
+
+/// What the response to `initialize` agreed on; `None` if it is an error, or a version not spoken here.
+fn agreed_version(response: &[u8]) -> Option<ProtocolVersion> {
+    match Message::parse(response).ok()? {
+        Message::Response { outcome: Outcome::Result(result), .. } => protocol::negotiated_version(result),
+        _ => None,
     }
 }
 

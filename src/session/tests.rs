@@ -101,6 +101,21 @@ fn an_event_id_is_refused_unless_this_session_gave_it_out() {
 }
 
 #[test]
+fn the_result_of_initialize_agrees_on_a_version_and_an_error_does_not() {
+    let (sessions, _) = sessions();
+    for (response, agreed) in [
+        (r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18"}}"#, Some(ProtocolVersion::V2025_06_18)),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"1999-01-01"}}"#, None),
+        (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no"}}"#, None),
+    ] {
+        let session = sessions.create(0);
+        let request = session.open_initialize(RequestId::from(1), None, VERSION).unwrap();
+        session.respond(&request, |out| out.extend_from_slice(response.as_bytes())).unwrap();
+        assert_eq!(session.version(), agreed);
+    }
+}
+
+#[test]
 fn a_request_id_is_used_once_at_a_time_and_requests_are_bounded() {
     let (sessions, _) = sessions();
     let session = session(&sessions);

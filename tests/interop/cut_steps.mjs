@@ -36,7 +36,7 @@ function wire(messages, count) {
 }
 
 export async function runCutSteps(url, adapter) {
-  overallDeadline(180_000);
+  overallDeadline(220_000);
 
   for (const mode of ['rst', 'fin', 'end']) {
     await step(`a call survives 5 cuts (${mode})`, async () => {

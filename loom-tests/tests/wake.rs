@@ -1,0 +1,147 @@
+//! The waiting room: nobody who registers and looks again sleeps through what was published.
+
+#![cfg(ringmain_loom)]
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use loom::future::block_on;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+
+use loom_tests::{BOUND, SMALL, model};
+use ringmain::wake::{Waiter, Waiters};
+
+/// A waiting room and how much was published. Every access to the count is `Relaxed`, so that nothing but the
+/// waiting room's own word orders a publisher and a waiter.
+#[derive(Default)]
+struct Room {
+    waiters: Waiters,
+    published: AtomicUsize,
+}
+
+impl Room {
+    fn publish(&self) -> usize {
+        self.published.fetch_add(1, Ordering::Relaxed); // Relaxed: see the type
+        self.waiters.wake()
+    }
+
+    fn has(&self, count: usize) -> bool {
+        self.published.load(Ordering::Relaxed) >= count // Relaxed: see the type
+    }
+
+    /// Looks, registers, looks again.
+    fn poll(&self, count: usize, waiter: &mut Waiter, context: &Context<'_>) -> Poll<()> {
+        if self.has(count) {
+            return Poll::Ready(());
+        }
+        self.waiters.register(waiter, context.waker());
+        if self.has(count) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Waits until `count` were published.
+    fn wait(&self, count: usize, waiter: &mut Waiter) {
+        block_on(poll_fn(|context| self.poll(count, waiter, context)));
+    }
+}
+
+fn spawn<R: 'static>(room: &Arc<Room>, act: impl FnOnce(&Room) -> R + 'static) -> thread::JoinHandle<R> {
+    let room = room.clone();
+    thread::spawn(move || act(&room))
+}
+
+#[test]
+fn wake_is_not_lost_when_publish_races_register() {
+    let outcomes = model(SMALL, || {
+        let room = Arc::new(Room::default());
+        let publisher = spawn(&room, Room::publish);
+        room.wait(1, &mut Waiter::new());
+        publisher.join().unwrap()
+    });
+    assert!(outcomes.into_iter().eq([0, 1]), "somebody is there to be woken, or nobody is");
+}
+
+#[test]
+fn a_waiter_of_two_publishers_sleeps_through_neither() {
+    model(BOUND, || {
+        let room = Arc::new(Room::default());
+        let publishers = [(); 2].map(|()| spawn(&room, Room::publish));
+        room.wait(2, &mut Waiter::new());
+        publishers.map(|publisher| publisher.join().unwrap());
+    });
+}
+
+#[test]
+fn racing_waiters_are_both_woken() {
+    let outcomes = model(BOUND, || {
+        let room = Arc::new(Room::default());
+        let other = spawn(&room, |room| room.wait(1, &mut Waiter::new()));
+        let publisher = spawn(&room, Room::publish);
+        room.wait(1, &mut Waiter::new());
+        other.join().unwrap();
+        publisher.join().unwrap()
+    });
+    assert!(outcomes.into_iter().eq([0, 1, 2]));
+}
+
+#[test]
+fn a_waiter_registers_again_while_a_publisher_wakes_it() {
+    let outcomes = model(SMALL, || {
+        let room = Arc::new(Room::default());
+        let publisher = spawn(&room, |room| room.publish() + room.publish());
+        let mut waiter = Waiter::new();
+        room.wait(1, &mut waiter);
+        room.wait(2, &mut waiter);
+        publisher.join().unwrap()
+    });
+    assert!(outcomes.into_iter().eq([0, 1, 2]));
+}
+
+#[test]
+fn a_waiter_registers_again_while_two_publishers_wake_it() {
+    model(BOUND, || {
+        let room = Arc::new(Room::default());
+        let publishers = [(); 2].map(|()| spawn(&room, Room::publish));
+        let mut waiter = Waiter::new();
+        room.wait(1, &mut waiter);
+        room.wait(2, &mut waiter);
+        publishers.map(|publisher| publisher.join().unwrap());
+    });
+}
+
+#[test]
+fn the_waker_left_last_is_the_one_that_is_called() {
+    model(SMALL, || {
+        let room = Arc::new(Room::default());
+        let publisher = spawn(&room, Room::publish);
+        let mut waiter = Waiter::new();
+        // The task was polled once elsewhere before it moved here.
+        let _ = room.poll(1, &mut waiter, &Context::from_waker(Waker::noop()));
+        room.wait(1, &mut waiter);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_dropped_while_queued_is_let_go() {
+    let outcomes = model(SMALL, || {
+        let room = Arc::new(Room::default());
+        let publisher = spawn(&room, Room::publish);
+        let mut waiter = Waiter::new();
+        room.waiters.register(&mut waiter, Waker::noop());
+        drop(waiter);
+        publisher.join().unwrap() + room.publish()
+    });
+    assert!(outcomes.into_iter().eq([1]), "its node is taken once, by one of the two");
+}
+
+#[test]
+fn a_waiting_room_dropped_lets_go_of_those_queued() {
+    model(SMALL, || {
+        let room = Arc::new(Room::default());
+        let waiting = spawn(&room, |room| room.waiters.register(&mut Waiter::new(), Waker::noop()));
+        drop(room);
+        waiting.join().unwrap();
+    });
+}

@@ -1,0 +1,92 @@
+//! The network edge: hyper and tokio around the core.
+//!
+//! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
+//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+//!
+//! # How a POST is answered
+//!
+//! The handler is polled once where the request was read. If its response is there by then, and nothing else
+//! was published, it goes out as `application/json`. Otherwise the handler becomes a task of its own and the
+//! answer is an event stream: head, priming and whatever is pending leave in one write. [`Answer::Stream`]
+//! makes every answer to a request a stream, so that every response can be fetched again after a break.
+//!
+//! # Cancel safety
+//!
+//! A client that disconnects ends its connection and nothing else: the handler runs on, and its response waits
+//! for the client to resume.
+//!
+//! # Examples
+//!
+//! ```no_run
+//! # use ringmain::handler::{Context, Handler, Request};
+//! # async fn run(handler: impl Handler) -> Result<(), Box<dyn std::error::Error>> {
+//! use ringmain::server::{Config, Server};
+//!
+//! let server = Server::bind("127.0.0.1:8080".parse()?, handler, Config::default())?;
+//! server.run(async { drop(tokio::signal::ctrl_c().await) }).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod accept;
+mod body;
+mod config;
+mod cors;
+mod keep_alive;
+mod post;
+mod route;
+
+pub use accept::{Drained, Server};
+pub use config::{Allowed, Answer, Config};
+
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::handler::Handler;
+use crate::session::Sessions;
+use crate::stream::{Clock, Moment};
+use crate::sync::{AtomicBool, Ordering};
+use keep_alive::KeepAlive;
+
+/// What every request of one endpoint needs.
+struct Endpoint<H> {
+    handler: H,
+    sessions: Sessions,
+    config: Config,
+    /// Looked at by every request, replaced now and then.
+    allowed: ArcSwap<Allowed>,
+    keep_alive: KeepAlive,
+    started: Instant,
+    draining: AtomicBool,
+}
+
+impl<H: Handler> Endpoint<H> {
+    fn new(handler: H, config: Config) -> Self {
+        Self {
+            handler,
+            sessions: Sessions::new(config.sessions.clone(), Clock::default()),
+            allowed: ArcSwap::from_pointee(config.allowed.clone()),
+            keep_alive: KeepAlive::new(),
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            config,
+        }
+    }
+
+    /// Sets the core's clock to the time there is.
+    fn tell_time(&self) {
+        let passed = self.started.elapsed().as_millis();
+        self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
+    }
+
+    fn is_draining(&self) -> bool {
+        // Acquire: whoever sees the mark sees what was done before it was set. Pairs with `start_draining`.
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn start_draining(&self) {
+        // Release: pairs with `is_draining`.
+        self.draining.store(true, Ordering::Release);
+    }
+}

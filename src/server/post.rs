@@ -1,0 +1,209 @@
+//! POST: one message in; its answer out.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming as RequestBody;
+
+use super::route::{self, Answered};
+use super::{Answer, Endpoint};
+use crate::handler::{self, Context, Handler, Incoming, Notification};
+use crate::protocol::{ProtocolVersion, Refusal, RequestId, headers};
+use crate::session::{Connection, RequestStream, Session};
+use crate::sync::Arc;
+
+/// Answers a POST to the endpoint.
+pub(super) async fn answer<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<RequestBody>) -> Answered<H> {
+    let (head, body) = request.into_parts();
+    let message = match check_head(&endpoint, &head.headers) {
+        Ok(()) => read(&endpoint, body).await.and_then(Incoming::parse),
+        Err(refusal) => Err(refusal),
+    };
+    let (id, answered) = match message {
+        Err(refusal) => (None, Err(refusal)),
+        Ok(Incoming::Request { request, id, progress_token, wants }) => {
+            let asked = Asked { request, id: id.clone(), progress_token };
+            let answered = match wants {
+                Some(version) => initialize(&endpoint, &head.headers, asked, version).await,
+                None => call(&endpoint, &head.headers, asked).await,
+            };
+            (Some(id), answered)
+        }
+        Ok(Incoming::Notification { notification, cancels }) => {
+            (None, notify(&endpoint, &head.headers, notification, cancels).await)
+        }
+        Ok(Incoming::Response(response)) => (None, respond(&endpoint, &head.headers, response)),
+    };
+    answered.unwrap_or_else(|refusal| {
+        tracing::debug!(kind = refusal.kind(), "refused a message");
+        route::refuse(&refusal, id.as_ref())
+    })
+}
+
+/// A request as it was sent.
+struct Asked {
+    request: handler::Request,
+    id: RequestId,
+    progress_token: Option<RequestId>,
+}
+
+fn check_head<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result<(), Refusal> {
+    headers::check_content_type(headers)?;
+    headers::check_accept_post(headers)?;
+    let limit = endpoint.config.max_body_bytes;
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit as u64) {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    Ok(())
+}
+
+async fn read<H: Handler>(endpoint: &Endpoint<H>, body: RequestBody) -> Result<Bytes, Refusal> {
+    let limit = endpoint.config.max_body_bytes;
+    let read = Limited::new(body, limit).collect();
+    match tokio::time::timeout(endpoint.config.read_timeout, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { limit }),
+        // The client went away, or broke the framing; hardly anybody is there to read the answer.
+        Ok(Err(_)) => Err(Refusal::ParseError),
+        Err(_) => Err(Refusal::BodyTimeout),
+    }
+}
+
+/// Answers `initialize`: a session begins, if the handler says so.
+async fn initialize<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    headers: &HeaderMap,
+    asked: Asked,
+    version: ProtocolVersion,
+) -> Result<Answered<H>, Refusal> {
+    headers::protocol_version(headers)?;
+    if endpoint.is_draining() {
+        return Err(Refusal::Draining);
+    }
+    if let Some(id) = headers::session_id(headers)? {
+        // The server chooses the ID. One that exists is initialised already, and any other is not adopted.
+        let exists = endpoint.sessions.find(id, 0).is_ok();
+        return Err(if exists { Refusal::AlreadyInitialized } else { Refusal::SessionNotAllowed });
+    }
+    let session = endpoint.sessions.create(0);
+    let request = session.open_initialize(asked.id, asked.progress_token, version)?;
+    let mut connection = session.connect_request(request.clone());
+    run(endpoint, asked.request, Context::new(session.clone(), request)).await;
+    // A session ends with this guard unless the handler agreed to it: an error, or a client that goes away
+    // before it can know the ID.
+    let mut tentative = Tentative { endpoint, session: &session, keep: false };
+    poll_fn(|context| connection.poll_started(context)).await;
+    let mut answer = match connection.take_answer() {
+        Some(body) => {
+            if session.version().is_none() {
+                return Ok(route::json(body));
+            }
+            route::json(body)
+        }
+        None => route::stream(endpoint, connection),
+    };
+    tentative.keep = true;
+    answer.headers_mut().insert(headers::MCP_SESSION_ID, session.id().to_header_value());
+    Ok(answer)
+}
+
+/// A session that nobody can use yet.
+struct Tentative<'a, H: Handler> {
+    endpoint: &'a Endpoint<H>,
+    session: &'a Session,
+    keep: bool,
+}
+
+impl<H: Handler> Drop for Tentative<'_, H> {
+    fn drop(&mut self) {
+        if !self.keep && self.endpoint.sessions.terminate(self.session) {
+            self.endpoint.handler.closed(self.session);
+        }
+    }
+}
+
+/// Answers any other request.
+async fn call<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    headers: &HeaderMap,
+    asked: Asked,
+) -> Result<Answered<H>, Refusal> {
+    let session = route::session(endpoint, headers)?;
+    let version = session.version().ok_or(Refusal::NotInitialized)?;
+    let request = session.open_request(asked.id, asked.progress_token, version)?;
+    let connection = session.connect_request(request.clone());
+    run(endpoint, asked.request, Context::new(session, request)).await;
+    Ok(deliver(endpoint, connection))
+}
+
+/// Answers as JSON or as a stream, whichever fits what was published by now.
+fn deliver<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
+    let whole = match endpoint.config.answer {
+        Answer::Auto => connection.take_answer(),
+        Answer::Stream => None,
+    };
+    whole.map_or_else(|| route::stream(endpoint, connection), route::json)
+}
+
+/// Runs the handler: as far as it gets at once here, the rest as a task of its own, which goes on whatever
+/// becomes of the connection.
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
+//# Disconnection SHOULD NOT be interpreted as the client cancelling its request.
+async fn run<H: Handler>(endpoint: &Arc<Endpoint<H>>, request: handler::Request, context: Context) {
+    let endpoint = endpoint.clone();
+    start(Box::pin(async move { endpoint.handler.request(request, context).await })).await;
+}
+
+/// Polls `work` once, and spawns the rest of it if there is any.
+async fn start(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    let done = poll_fn(|context| {
+        // A handler that panics must not take the connection along, which others may share. Its context
+        // answers for it when the future is dropped.
+        Poll::Ready(catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context).is_ready())).unwrap_or(true))
+    })
+    .await;
+    if !done {
+        tokio::spawn(work);
+    }
+}
+
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
+//# If the server accepts the input, the server MUST return HTTP status code 202 Accepted with no body.
+async fn notify<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    headers: &HeaderMap,
+    notification: Notification,
+    cancels: Option<RequestId>,
+) -> Result<Answered<H>, Refusal> {
+    let session = route::session(endpoint, headers)?;
+    if let Some(id) = cancels {
+        session.cancel(&id);
+    }
+    let endpoint = endpoint.clone();
+    start(Box::pin(async move { endpoint.handler.notification(notification, session).await })).await;
+    Ok(route::empty(StatusCode::ACCEPTED))
+}
+
+fn respond<H: Handler>(
+    endpoint: &Endpoint<H>,
+    headers: &HeaderMap,
+    response: handler::Response,
+) -> Result<Answered<H>, Refusal> {
+    let session = route::session(endpoint, headers)?;
+    endpoint.handler.response(response, &session);
+    Ok(route::empty(StatusCode::ACCEPTED))
+}
+
+/// The stream a handler answers on is alive for as long as anybody can ask for it.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<RequestStream>();
+    shared::<Session>();
+};

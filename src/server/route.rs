@@ -1,0 +1,151 @@
+//! From a request to its answer: who may ask, what for, and by which method.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming as RequestBody;
+
+use super::body::{AnswerBody, EventStream};
+use super::{Endpoint, cors, post};
+use crate::handler::Handler;
+use crate::protocol::headers;
+use crate::protocol::{Refusal, RequestId, check_host, check_origin};
+use crate::session::{Connection, Session};
+use crate::sync::Arc;
+
+pub(super) type Answered<H> = Response<AnswerBody<H>>;
+
+/// Requests have at most so many header lines.
+const MAX_HEADERS: usize = 100;
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Answers one request, whatever it is.
+pub(super) async fn answer<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<RequestBody>) -> Answered<H> {
+    endpoint.tell_time();
+    let allowed = endpoint.allowed.load();
+    let reader = cors::reader(request.headers(), &allowed);
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let admitted = check_headers(request.headers(), endpoint.config.max_header_bytes)
+        .and_then(|()| check_host(request.headers(), authority, &allowed.hosts))
+        .and_then(|()| match reader {
+            Some(_) => Ok(()),
+            None => check_origin(request.headers(), &allowed.origins),
+        });
+    drop(allowed);
+    let mut answer = match admitted {
+        Ok(()) => dispatch(endpoint, request).await,
+        Err(refusal) => {
+            tracing::debug!(kind = refusal.kind(), "refused a request at the door");
+            refuse(&refusal, None)
+        }
+    };
+    if let Some(origin) = reader {
+        cors::allow(answer.headers_mut(), origin);
+    }
+    answer
+}
+
+/// hyper has limits of its own, further out; within them a refusal says what is wrong.
+fn check_headers(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > MAX_HEADERS || bytes > max_bytes { Err(Refusal::HeadersTooLarge) } else { Ok(()) }
+}
+
+async fn dispatch<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<RequestBody>) -> Answered<H> {
+    if request.uri().path() != endpoint.config.path {
+        return refuse(&Refusal::NotFoundPath, None);
+    }
+    match *request.method() {
+        Method::POST => post::answer(endpoint, request).await,
+        Method::GET => get(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None)),
+        Method::DELETE => delete(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None)),
+        Method::OPTIONS => options(&endpoint, request.headers()),
+        _ => refuse(&Refusal::MethodNotAllowed, None),
+    }
+}
+
+/// Opens the standalone stream, or resumes the one that `Last-Event-ID` names.
+fn get<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<Answered<H>, Refusal> {
+    headers::check_accept_get(headers)?;
+    let session = initialized_session(endpoint, headers)?;
+    if endpoint.is_draining() {
+        return Err(Refusal::Draining);
+    }
+    let connection = session.connect(headers::last_event_id(headers)?)?;
+    Ok(stream(endpoint, connection))
+}
+
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+//# Clients that no longer need a particular session (e.g., because the user is leaving the client application)
+//# SHOULD send an HTTP DELETE to the MCP endpoint with the `MCP-Session-Id` header, to explicitly terminate the
+//# session.
+fn delete<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<Answered<H>, Refusal> {
+    let session = session(endpoint, headers)?;
+    if endpoint.sessions.terminate(&session) {
+        endpoint.handler.closed(&session);
+    }
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn options<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Answered<H> {
+    let mut answer = empty(StatusCode::NO_CONTENT);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(Refusal::ALLOW));
+    if cors::reader(headers, &endpoint.allowed.load()).is_some() {
+        cors::preflight(answer.headers_mut());
+    }
+    answer
+}
+
+/// The session that the request names. The version header is checked on the way.
+pub(super) fn session<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result<Arc<Session>, Refusal> {
+    headers::protocol_version(headers)?;
+    let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
+    let session = endpoint.sessions.find(id, 0)?;
+    session.touch();
+    Ok(session)
+}
+
+/// The session that the request names, once it is past `initialize`.
+pub(super) fn initialized_session<H: Handler>(
+    endpoint: &Endpoint<H>,
+    headers: &HeaderMap,
+) -> Result<Arc<Session>, Refusal> {
+    let session = session(endpoint, headers)?;
+    if session.version().is_none() { Err(Refusal::NotInitialized) } else { Ok(session) }
+}
+
+/// An answer that says what is wrong.
+pub(super) fn refuse<H>(refusal: &Refusal, id: Option<&RequestId>) -> Answered<H> {
+    let mut answer = json(refusal.body(id));
+    *answer.status_mut() = refusal.status();
+    if let Some(allow) = refusal.allow() {
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    answer
+}
+
+/// An answer without a body.
+pub(super) fn empty<H>(status: StatusCode) -> Answered<H> {
+    let mut answer = Response::new(AnswerBody::empty());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// An answer that is one JSON-RPC message.
+pub(super) fn json<H>(body: impl Into<bytes::Bytes>) -> Answered<H> {
+    let mut answer = Response::new(AnswerBody::bytes(body));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// An answer that is an event stream.
+pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, connection: Connection) -> Answered<H> {
+    let stream = EventStream::new(connection, endpoint.clone());
+    let mut answer = Response::new(AnswerBody::Stream(Box::new(stream)));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    // nginx and its kin hold streams back unless told not to.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    answer
+}
