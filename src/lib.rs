@@ -1,5 +1,7 @@
 
 //! ringmain carries MCP Streamable HTTP for very many connections.
+#[cfg(feature = "rmcp")]
+pub mod adapter;
 #[cfg(feature = "everything")]
 pub mod everything;
 pub mod handler;

@@ -36,7 +36,7 @@ pub const RETAINED: usize = 256;
 pub const LIMITS: Limits = Limits { capacity: RETAINED, max_weight: 1 << 40, max_age_ms: 300_000 };
 
 /// A logging notification of 201 bytes, whose frame is 256 bytes.
-pub const MESSAGE: &[u8; 201] = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","logger":"worker","data":"job 4711: 1280 of 4096 records imported into the staging table, about 3 minutes and 20 seconds left."}}"#;
+pub const MESSAGE: &[u8; 201] = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","logger":"worker","data":"job 7: 1280 of 4096 records imported into the staging table, about 3 minutes and 20 seconds left."}}"#;
 
 /// The frame of [`MESSAGE`], built.
 pub fn frame() -> Frame {

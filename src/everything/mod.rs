@@ -2,7 +2,7 @@
 //!
 //! [`Everything`] is an rmcp [`ServerHandler`] with one tool, prompt or resource for each thing a client
 //! may want to see: every kind of content, progress, log messages, sampling, elicitation, list changes,
-//! and a connection closed in the middle of a call. It knows no transport. The binary `ringmain`
+//! and a connection closed in the middle of a call. It needs no particular transport. The binary `ringmain`
 //! serves it on ringmain, `rival-rmcp` on the transport of rmcp itself, and both answer with the same words.
 //!
 //! What a fixture answers is part of its contract: test suites look for these names and texts. It speaks
@@ -46,7 +46,6 @@ mod steps;
 mod tools;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmcp::ServerHandler;
@@ -86,47 +85,6 @@ impl Everything {
         let least = *self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
         // rmcp declares the levels in rising severity, but without an order.
         level as u8 >= least as u8
-    }
-}
-
-/// Closes the connection that carries a call, while the call and its stream go on.
-///
-/// A transport that can do so puts one into the [extensions](RequestContext::extensions) of each request.
-/// The tool `test_reconnection` calls it, and the client fetches the result by resuming the stream. Where it
-/// is absent, the connection stays open and the result comes on it as usual.
-///
-/// # Examples
-///
-/// ```
-/// use std::sync::Arc;
-/// use std::sync::atomic::{AtomicBool, Ordering};
-///
-/// use ringmain::everything::ConnectionControl;
-///
-/// let closed = Arc::new(AtomicBool::new(false));
-/// let control = ConnectionControl(Arc::new({
-///     let closed = Arc::clone(&closed);
-///     move || closed.store(true, Ordering::Relaxed)
-/// }));
-/// control.close();
-/// assert!(closed.load(Ordering::Relaxed));
-/// ```
-#[derive(Clone)]
-pub struct ConnectionControl(
-    /// Closes the connection. It must return at once, and may be called more than once.
-    pub Arc<dyn Fn() + Send + Sync>,
-);
-
-impl ConnectionControl {
-    /// Closes the connection. The stream stays, and keeps what is published on it until the client resumes.
-    pub fn close(&self) {
-        (self.0)();
-    }
-}
-
-impl fmt::Debug for ConnectionControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionControl").finish_non_exhaustive()
     }
 }
 

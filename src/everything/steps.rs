@@ -8,8 +8,8 @@ use std::time::Duration;
 use rmcp::model::{CallToolResult, ContentBlock, ErrorData, LoggingLevel};
 use tokio::time::sleep;
 
-use super::ConnectionControl;
 use super::call::Call;
+use crate::handler::Outlet;
 
 /// The pause between two reports, where the arguments do not say otherwise.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -66,10 +66,11 @@ pub(super) async fn requested_log(call: &Call<'_>) -> CallToolResult {
     }
 }
 
-/// Answers `test_reconnection`: closes its own connection first, if the transport lets it.
+/// Answers `test_reconnection`: closes its own connection first, where ringmain carries it; the client fetches
+/// the result by resuming the stream. Elsewhere the result comes on the same connection.
 pub(super) async fn reconnection(call: &Call<'_>) -> CallToolResult {
-    if let Some(control) = call.context.extensions.get::<ConnectionControl>() {
-        control.close();
+    if let Some(outlet) = call.context.extensions.get::<Outlet>() {
+        outlet.close_connection();
     }
     sleep(RECONNECTION_WORK).await;
     text("Reconnection test completed")

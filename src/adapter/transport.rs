@@ -1,0 +1,117 @@
+//! A session as rmcp's service loop sees it.
+
+use std::fmt;
+use std::future::{Future, ready};
+
+use rmcp::RoleServer;
+use rmcp::model::{ClientJsonRpcMessage, GetExtensions, JsonRpcMessage, NumberOrString, ServerNotification};
+use rmcp::service::{OriginatingRequestId, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+use serde::Serialize;
+
+use super::mailbox::Mailbox;
+use crate::protocol::RequestId;
+use crate::session::{RequestStream, Session};
+use crate::sync::Arc;
+
+/// The session ended, or the request has its answer.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the session or the request has ended")
+    }
+}
+
+impl std::error::Error for Gone {}
+
+pub(super) struct SessionTransport {
+    session: Arc<Session>,
+    mailbox: Arc<Mailbox>,
+    inbox: flume::Receiver<ClientJsonRpcMessage>,
+}
+
+impl SessionTransport {
+    pub(super) fn new(
+        session: Arc<Session>,
+        mailbox: Arc<Mailbox>,
+        inbox: flume::Receiver<ClientJsonRpcMessage>,
+    ) -> Self {
+        Self { session, mailbox, inbox }
+    }
+
+    fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<(), Gone> {
+        match message {
+            JsonRpcMessage::Response(response) => self.respond(Some(&response.id), message),
+            JsonRpcMessage::Error(error) => self.respond(error.id.as_ref(), message),
+            JsonRpcMessage::Request(request) => {
+                let asker = request.request.extensions().get::<OriginatingRequestId>();
+                self.publish_on(asker.and_then(|id| self.session.request(&our_id(&id.0))), message)
+            }
+            JsonRpcMessage::Notification(notification) => {
+                let notification = &notification.notification;
+                if let ServerNotification::ProgressNotification(progress) = notification {
+                    // Progress of a request that has its response would break the protocol.
+                    let token = our_id(&progress.params.progress_token.0);
+                    let request = self.session.request_by_token(&token).ok_or(Gone)?;
+                    return self.publish_on(Some(request), message);
+                }
+                let marked = notification.extensions().get::<OriginatingRequestId>();
+                self.publish_on(marked.and_then(|id| self.session.request(&our_id(&id.0))), message)
+            }
+        }
+    }
+
+    fn respond(&self, id: Option<&NumberOrString>, message: &impl Serialize) -> Result<(), Gone> {
+        let context = id.and_then(|id| self.mailbox.take(&our_id(id))).ok_or(Gone)?;
+        context.respond_with(|out| write(out, message));
+        Ok(())
+    }
+
+    fn publish_on(&self, request: Option<Arc<RequestStream>>, message: &impl Serialize) -> Result<(), Gone> {
+        let published = match request {
+            Some(request) => self.session.publish_on(&request, |out| write(out, message)),
+            None => self.session.publish(|out| write(out, message)),
+        };
+        published.map(drop).map_err(|_| Gone)
+    }
+}
+
+/// rmcp's messages are plain data: they serialise, on one line.
+fn write(out: &mut Vec<u8>, message: &impl Serialize) {
+    let start = out.len();
+    if let Err(error) = serde_json::to_writer(&mut *out, message) {
+        tracing::error!(%error, "a message of the service does not serialise");
+        out.truncate(start);
+    }
+}
+
+/// An ID of rmcp's as ours.
+pub(super) fn our_id(id: &NumberOrString) -> RequestId {
+    match id {
+        NumberOrString::Number(number) => RequestId::Number(*number),
+        NumberOrString::String(text) => RequestId::String(text.as_ref().into()),
+    }
+}
+
+impl Transport<RoleServer> for SessionTransport {
+    type Error = Gone;
+
+    /// Serialises and publishes before it returns, so that messages keep the order they were sent in.
+    fn send(
+        &mut self,
+        message: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = Result<(), Gone>> + Send + 'static {
+        ready(self.publish(&message))
+    }
+
+    async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
+        self.inbox.recv_async().await.ok()
+    }
+
+    async fn close(&mut self) -> Result<(), Gone> {
+        self.mailbox.close();
+        Ok(())
+    }
+}
