@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::hint::black_box;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use ringmain::sse::{Frame, StreamName};
 use ringmain::sync::{Mutex, lock};
 use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::Transport;
+use rmcp::transport::streamable_http_server::SessionManager;
 use rmcp::transport::streamable_http_server::session::local::{LocalSessionManager, SessionConfig};
 use rmcp::transport::streamable_http_server::session::{ServerSseMessage, SessionId};
-use rmcp::transport::streamable_http_server::SessionManager;
 use sse_stream::{Sse, SseBody};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
@@ -27,25 +28,25 @@ use tokio::sync::broadcast;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The stream of the benches.
-pub const NAME: StreamName = StreamName { tag: 0x9f3c_21ab, stream: 0 };
+pub(crate) const NAME: StreamName = StreamName { tag: 0x9f3c_21ab, stream: 0 };
 
 /// What every side retains.
-pub const RETAINED: usize = 256;
+pub(crate) const RETAINED: usize = 256;
 
 /// The same for our ring: 256 frames, and no limit by bytes, which the rivals do not have.
-pub const LIMITS: Limits = Limits { capacity: RETAINED, max_weight: 1 << 40, max_age_ms: 300_000 };
+pub(crate) const LIMITS: Limits = Limits { capacity: RETAINED, max_weight: 1 << 40, max_age_ms: 300_000 };
 
 /// A logging notification of 201 bytes, whose frame is 256 bytes.
-pub const MESSAGE: &[u8; 201] = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","logger":"worker","data":"job 7: 1280 of 4096 records imported into the staging table, about 3 minutes and 20 seconds left."}}"#;
+pub(crate) const MESSAGE: &[u8; 201] = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","logger":"worker","data":"job 7: 1280 of 4096 records imported into the staging table, about 3 minutes and 20 seconds left."}}"#;
 
 /// The frame of [`MESSAGE`], built.
-pub fn frame() -> Frame {
+pub(crate) fn frame() -> Frame {
     Frame::encode(NAME, |out| out.extend_from_slice(MESSAGE))
 }
 
 /// How a rival makes its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Build {
+pub(crate) enum Build {
     /// At its best: bytes are put together by hand in a buffer of the right size, and become `Bytes`.
     ByHand,
     /// As most servers do: `format!`, and the string becomes `Bytes`.
@@ -55,7 +56,7 @@ pub enum Build {
 impl Build {
     /// The frame of [`MESSAGE`] at `position`: the same bytes as ours.
     #[inline]
-    pub fn frame(self, position: u64) -> Bytes {
+    pub(crate) fn frame(self, position: u64) -> Bytes {
         match self {
             Self::ByHand => {
                 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -87,7 +88,7 @@ impl Build {
 
 /// A mutexed queue of the latest frames, read by index.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     inner: Mutex<Inner>,
     build: Build,
 }
@@ -101,20 +102,20 @@ struct Inner {
 
 impl Queue {
     /// Makes an empty queue with room for [`RETAINED`] frames.
-    pub fn new(build: Build) -> Self {
+    pub(crate) fn new(build: Build) -> Self {
         let frames = VecDeque::with_capacity(RETAINED + 1);
         Self { inner: Mutex::new(Inner { frames, oldest: 1 }), build }
     }
 
-    /// Appends the next frame and returns it.
+    /// Appends the next frame.
     #[inline]
-    pub fn publish(&self) -> u64 {
-        self.publish_then(|_| ())
+    pub(crate) fn publish(&self) {
+        self.publish_then(|_| ());
     }
 
     /// As `publish`; `then` runs under the lock, so that what it does has the order of the positions.
     #[inline]
-    fn publish_then(&self, then: impl FnOnce(&Bytes)) -> u64 {
+    fn publish_then(&self, then: impl FnOnce(&Bytes)) {
         let mut inner = lock(&self.inner);
         let position = inner.oldest + inner.frames.len() as u64;
         let frame = self.build.frame(position);
@@ -124,12 +125,11 @@ impl Queue {
             inner.oldest += 1;
         }
         inner.frames.push_back(frame);
-        position
     }
 
     /// The next frame of a reader at `cursor`, which moves behind it, over what is gone by now.
     #[inline]
-    pub fn next(&self, cursor: &mut u64) -> Option<Bytes> {
+    pub(crate) fn next(&self, cursor: &mut u64) -> Option<Bytes> {
         let inner = lock(&self.inner);
         *cursor = (*cursor).max(inner.oldest);
         let frame = inner.frames.get((*cursor - inner.oldest) as usize)?.clone();
@@ -139,7 +139,7 @@ impl Queue {
 
     /// The frames behind `after`: taken under the lock, used when it is free again.
     #[inline]
-    pub fn replay(&self, after: u64) -> Vec<Bytes> {
+    pub(crate) fn replay(&self, after: u64) -> Vec<Bytes> {
         let inner = lock(&self.inner);
         let skip = (after + 1).saturating_sub(inner.oldest) as usize;
         inner.frames.iter().skip(skip).cloned().collect()
@@ -149,24 +149,24 @@ impl Queue {
 /// What most servers do: a broadcast channel for those who are connected, a mutexed queue for those who come
 /// back.
 #[derive(Debug)]
-pub struct Broadcast {
-    pub sender: broadcast::Sender<Bytes>,
-    pub queue: Queue,
+pub(crate) struct Broadcast {
+    pub(crate) sender: broadcast::Sender<Bytes>,
+    pub(crate) queue: Queue,
 }
 
 impl Broadcast {
     /// Makes both, empty.
-    pub fn new(build: Build) -> Self {
+    pub(crate) fn new(build: Build) -> Self {
         Self { sender: broadcast::channel(RETAINED).0, queue: Queue::new(build) }
     }
 
     /// Formats the next frame, keeps it and sends it, under one lock so that both have the same order.
     #[inline]
-    pub fn publish(&self) -> u64 {
+    pub(crate) fn publish(&self) {
         self.queue.publish_then(|frame| {
             // An error says that nobody is connected.
             let _ = self.sender.send(frame.clone());
-        })
+        });
     }
 }
 
@@ -177,13 +177,13 @@ type RmcpBody = Pin<Box<SseBody<Pin<Box<dyn futures_util::Stream<Item = Result<S
 /// HTTP response (`serde_json::to_string` of each message, then `SseBody`), which rmcp does not export and
 /// which is copied here from its `common/server_side_http.rs`. One thread, so that no wake crosses threads;
 /// [`RETAINED`] events in its cache and channels.
-pub struct Rmcp {
-    pub runtime: Runtime,
-    pub session: RmcpSession,
+pub(crate) struct Rmcp {
+    pub(crate) runtime: Runtime,
+    pub(crate) session: RmcpSession,
 }
 
 /// The session, apart from the runtime that runs its worker.
-pub struct RmcpSession {
+pub(crate) struct RmcpSession {
     manager: LocalSessionManager,
     transport: <LocalSessionManager as SessionManager>::Transport,
     id: SessionId,
@@ -192,7 +192,7 @@ pub struct RmcpSession {
 
 impl Rmcp {
     /// Makes one session and initialises it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut config = SessionConfig::default();
         config.channel_capacity = RETAINED;
@@ -215,7 +215,8 @@ impl Rmcp {
                 transport.send(answer).await.expect("the worker takes it");
                 transport
             };
-            let (initialized, transport) = futures_util::join!(manager.initialize_session(&id, initialize), handler);
+            let (initialized, transport) =
+                futures_util::join!(manager.initialize_session(&id, initialize), handler);
             initialized.expect("it is initialised");
             (id, transport)
         });
@@ -226,24 +227,26 @@ impl Rmcp {
 
 impl RmcpSession {
     /// Publishes one event as a handler does: to the worker task, which keeps it and sends it on.
-    pub async fn publish(&mut self) {
+    pub(crate) async fn publish(&mut self) {
         self.transport.send(self.message.clone()).await.expect("the worker takes it");
     }
 
     /// Connects the standalone stream.
-    pub async fn connect(&self) -> RmcpBody {
+    pub(crate) async fn connect(&self) -> RmcpBody {
         Self::body(self.manager.create_standalone_stream(&self.id).await.expect("a stream"))
     }
 
     /// Resumes the standalone stream behind event `after`.
-    pub async fn resume(&self, after: usize) -> RmcpBody {
+    pub(crate) async fn resume(&self, after: usize) -> RmcpBody {
         Self::body(self.manager.resume(&self.id, after.to_string()).await.expect("a stream"))
     }
 
     fn body(messages: impl futures_util::Stream<Item = ServerSseMessage> + 'static) -> RmcpBody {
         let events = messages.map(|message| {
             let mut event = match &message.message {
-                Some(message) => Sse::default().data(serde_json::to_string(&**message).expect("a valid message")),
+                Some(message) => {
+                    Sse::default().data(serde_json::to_string(&**message).expect("a valid message"))
+                }
                 None => Sse::default().data(""),
             };
             event.id = message.event_id;
@@ -254,14 +257,14 @@ impl RmcpSession {
     }
 
     /// The bytes of the next event.
-    pub async fn next(body: &mut RmcpBody) -> Bytes {
+    pub(crate) async fn next(body: &mut RmcpBody) -> Bytes {
         let frame = body.frame().await.expect("the stream goes on").expect("it cannot fail");
         frame.into_data().expect("an event is data")
     }
 }
 
-/// Looks at the first and the last bytes of a frame, so that somebody did read it.
+/// Looks at the first and the last byte of a frame and at its length, so that somebody did read it.
 #[inline]
-pub fn look_at(bytes: &[u8]) -> u64 {
-    bytes.len() as u64 + u64::from(bytes[0]) + u64::from(bytes[bytes.len() - 1])
+pub(crate) fn look_at(bytes: &[u8]) {
+    black_box(bytes.len() as u64 + u64::from(bytes[0]) + u64::from(bytes[bytes.len() - 1]));
 }

@@ -111,6 +111,19 @@ fn a_waiter_registers_again_while_two_publishers_wake_it() {
 }
 
 #[test]
+fn a_waiter_that_registers_again_does_not_hide_those_below_it() {
+    model(BOUND, || {
+        let room = Arc::new(Room::default());
+        let below = spawn(&room, |room| room.wait(1, &mut Waiter::new()));
+        let publisher = spawn(&room, Room::publish);
+        let mut waiter = Waiter::new();
+        (0..2).for_each(|_| room.waiters.register(&mut waiter, Waker::noop()));
+        below.join().unwrap();
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
 fn the_waker_left_last_is_the_one_that_is_called() {
     model(SMALL, || {
         let room = Arc::new(Room::default());

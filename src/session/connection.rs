@@ -117,6 +117,15 @@ impl Connection {
         frames.frames().get(0).map(|frame| frame.data_bytes())
     }
 
+    /// Whether there is nothing to write and never will be: the client resumed behind the end of its stream.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let behind_the_end = |request: &Arc<RequestStream>| {
+            request.is_finished() && self.subscriber.start() + 1 >= request.stream.tail()
+        };
+        self.request.as_ref().is_some_and(behind_the_end)
+    }
+
     /// Ready when something was published on the stream, or it was closed.
     pub fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Weakens one ordering or step at a time in a copy of the tree, and checks that a model then fails.
+
+Usage, from the root of the repository: loom-tests/weaken.py [WORD]...
+Only weakenings whose name contains one of the words are tried; all of them without any.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+UNPINNED = "#[allow(unsafe_code)]\n        let guard = unsafe { crossbeam_epoch::unprotected() };"
+SLOT, CHUNK, CURSOR = "ring/slot.rs", "ring/chunk.rs", "ring/cursor.rs"
+WRITER, RING, WAKE = "ring/writer.rs", "ring/mod.rs", "wake.rs"
+LEASE, STREAM, SUBSCRIBER = "stream/lease.rs", "stream/mod.rs", "stream/subscriber.rs"
+
+
+def relaxed(file, name, start, ordering="Relaxed"):
+    """The first `Ordering::…` behind `start` becomes `ordering`."""
+    return (name, [(file, re.escape(start) + r"(.*?)Ordering::\w+", lambda m: m[0][: m[0].rindex("::") + 2] + ordering)])
+
+
+def replaced(file, name, old, new):
+    return (name, [(file, re.escape(old), lambda _: new)])
+
+
+# (weakening, the model that is to fail)
+WEAKENINGS = [
+    # The ring.
+    (relaxed(SLOT, "slot: filled without Release", "match self.word.compare_exchange(", "Acquire"),
+     "ring::racing_publishers_get_positions_without_gaps_and_readers_see_what_they_wrote"),
+    (relaxed(SLOT, "slot: read without Acquire", "Self::state_of(self.word.load("),
+     "ring::racing_publishers_get_positions_without_gaps_and_readers_see_what_they_wrote"),
+    (relaxed(SLOT, "slot: lost race without Acquire", "match self.word.compare_exchange(core::ptr::null_mut(), word, Ordering::AcqRel, "),
+     "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
+    (replaced(SLOT, "slot: stored after a look", "match self.word.compare_exchange(core::ptr::null_mut(), word, Ordering::AcqRel, Ordering::Acquire) {",
+              "let found = self.word.load(Ordering::Acquire);\n        if found.is_null() { self.word.store(word, Ordering::Release) }\n        match if found.is_null() { Ok(found) } else { Err(found) } {"),
+     "ring::racing_publishers_cross_a_chunk_without_a_gap"),
+    (relaxed(CHUNK, "hint: set without Release", "self.hint.store("), "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
+    (relaxed(CHUNK, "hint: read without Acquire", "self.hint.load("), "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
+    (replaced(CHUNK, "first chunk: stored after a look", "match self.0.compare_exchange(ptr::null_mut(), chunk.as_ptr(), Ordering::AcqRel, Ordering::Acquire) {",
+              "let found = self.0.load(Ordering::Acquire);\n        if found.is_null() { self.0.store(chunk.as_ptr(), Ordering::Release) }\n        match if found.is_null() { Ok(found) } else { Err(found) } {"),
+     "ring::the_first_chunk_is_installed_once_by_racing_publishers"),
+    (relaxed(CHUNK, "link: installed without Release", "match self.0.compare_exchange(ptr::null_mut(), ", "Acquire"),
+     "ring::the_first_chunk_is_installed_once_by_racing_publishers"),
+    (relaxed(CHUNK, "link: read without Acquire", "self.0.load("), "ring::a_cursor_made_while_publishing_reads_every_entry_once"),
+    (relaxed(CHUNK, "link: moved on without Release", "self.0.compare_exchange(expected, target, ", "Acquire"),
+     "ring::a_reader_gets_each_entry_or_is_told_how_many_it_missed"),
+    (relaxed(CHUNK, "link: moved on without Acquire", "self.0.compare_exchange(expected, target, ", "Release"),
+     "ring::a_reader_gets_each_entry_or_is_told_how_many_it_missed"),
+    (replaced(CHUNK, "successor: evicted not checked", "if self.is_evicted() {", "if false {"),
+     "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
+    (relaxed(CHUNK, "evicted: set without Release", "self.evicted.store(true, "),
+     "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
+    (relaxed(CHUNK, "evicted: read without Acquire", "self.evicted.load("),
+     "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
+    (("evicted: set after the ring moved on", [
+        (WRITER, r"oldest\.mark_evicted\(\);\n", lambda _: "\n"),
+        (WRITER, r"Link::retire\(oldest\);", lambda m: "oldest.mark_evicted();\n" + m[0])]),
+     "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
+    (replaced(CHUNK, "retire: freed at once", "unsafe { chunk.guard.defer_unchecked(move || drop(retired)) };", "drop(retired);"),
+     "ring::a_reader_that_looks_up_the_oldest_chunk_does_not_meet_it_freed"),
+    (("hop: not pinned", [(CURSOR, r"let guard = epoch::pin\(\);(?=\s+match chunk)", lambda _: UNPINNED)]),
+     "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
+    (("look-up: not pinned", [(CURSOR, r"let guard = epoch::pin\(\);(?=\s+let Some\(oldest)", lambda _: UNPINNED)]),
+     "ring::a_reader_that_looks_up_the_oldest_chunk_does_not_meet_it_freed"),
+    (("publish: not pinned", [(WRITER, r"let guard = epoch::pin\(\);(?=\s+let weight)", lambda _: UNPINNED)]),
+     "ring::a_publisher_does_not_meet_its_chunk_freed"),
+    (("count: a batch takes none", [(CHUNK, r"fetch_add\(1(?=[^}]*Self \{ chunk: self\.chunk)", lambda _: "fetch_add(0")]),
+     "ring::a_batch_keeps_its_entries_while_their_chunk_is_evicted"),
+    (relaxed(CHUNK, "count: given up without Release", "counts.fetch_sub(1, ", "Acquire"),
+     "ring::the_last_owner_of_a_chunk_drops_what_others_read"),
+    (relaxed(CHUNK, "count: given up without Acquire", "counts.fetch_sub(1, ", "Release"),
+     "ring::the_last_owner_of_a_chunk_drops_what_others_read"),
+    (("evict: given up by the loser too", [(WRITER, r"if self\.oldest\.move_on\(Some\(oldest\), next\) \{", lambda _: "self.oldest.move_on(Some(oldest), next);\n            {")]),
+     "ring::racing_evictors_give_a_chunk_up_once"),
+    (("stamp: touched after the slot is filled", [
+        (WRITER, r"chunk\.touch\(now\);\n", lambda _: "\n"),
+        (WRITER, r"chunk\.filled\(index\);", lambda m: "chunk.touch(now);\n" + m[0])]),
+     "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
+    (("age: not looked at again behind the seal", [(WRITER, r"(Some\(0\)\);[^}]*?)self\.evict_while\(\|oldest, _\| is_older\([^;]*;", lambda m: m[1] + "self.evict_while(|_, _| true);")]),
+     "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
+    (replaced(WRITER, "base: from the slots, not from the end", "full.base + end as u64", "full.base + full.slots().len() as u64"),
+     "ring::a_chunk_cut_short_by_weight_leaves_no_gap"),
+    (replaced(WRITER, "last: in two steps", "self.append(entry, true, now, limits)",
+              "let position = self.append(entry, false, now, limits)?;\n        self.close(now, limits);\n        Ok(position)"),
+     "ring::nothing_follows_the_last_entry"),
+    (("close: by a flag", [
+        (RING, r"    tail: Link<T>,\n", lambda m: m[0] + "    closed: crate::sync::AtomicBool,\n"),
+        (RING, r"tail: Link::null\(\) \}", lambda _: "tail: Link::null(), closed: crate::sync::AtomicBool::new(false) }"),
+        (WRITER, r"(pub fn close\(&self[^{]*\{)", lambda m: m[0] + "\n        if true { return !self.closed.swap(true, crate::sync::Ordering::AcqRel); }"),
+        (WRITER, r"(fn append\(&self[^{]*\{)", lambda m: m[0] + "\n        if self.closed.load(crate::sync::Ordering::Acquire) { return Err(Closed(entry)); }"),
+        (CURSOR, r"Some\(State::Empty\) => return Step::Empty,", lambda m: "Some(State::Empty) if ring.closed.load(crate::sync::Ordering::Acquire) => return Step::Ended,\n" + m[0])]),
+     "ring::a_reader_that_meets_the_end_has_read_everything"),
+    (replaced(CURSOR, "read: lag not counted", "self.position += missed;", "self.position += missed + 1;"),
+     "ring::a_reader_gets_each_entry_or_is_told_how_many_it_missed"),
+    # The waiting room.
+    (replaced(WAKE, "wake: a look before the swap", "let top = self.top.swap(", "if self.top.load(Ordering::Acquire).is_null() {\n            return 0;\n        }\n        let top = self.top.swap("),
+     "wake::wake_is_not_lost_when_publish_races_register"),
+    (relaxed(WAKE, "wake: stack taken without Release", "self.top.swap(ptr::null_mut(), ", "Acquire"), "wake::wake_is_not_lost_when_publish_races_register"),
+    (relaxed(WAKE, "wake: stack taken without Acquire", "self.top.swap(ptr::null_mut(), ", "Release"), "wake::racing_waiters_are_both_woken"),
+    (relaxed(WAKE, "register: pushed without Acquire", "self.top.compare_exchange_weak(top, raw, ", "Release"), "wake::wake_is_not_lost_when_publish_races_register"),
+    (relaxed(WAKE, "register: pushed without Release", "self.top.compare_exchange_weak(top, raw, ", "Acquire"), "wake::racing_waiters_are_both_woken"),
+    (relaxed(WAKE, "register: marked without Release", "node.queued.swap(true, ", "Acquire"), "wake::a_waiter_registers_again_while_a_publisher_wakes_it"),
+    (relaxed(WAKE, "register: marked without Acquire", "node.queued.swap(true, ", "Release"), "wake::a_waiter_registers_again_while_a_publisher_wakes_it"),
+    (relaxed(WAKE, "wake: mark reset without Release", "node.queued.swap(false, ", "Acquire"), "wake::a_waiter_registers_again_while_a_publisher_wakes_it"),
+    (relaxed(WAKE, "wake: mark reset without Acquire", "node.queued.swap(false, ", "Release"), "wake::a_waiter_registers_again_while_a_publisher_wakes_it"),
+    (("wake: waker called before the mark is reset", [(WAKE, r"(node\.queued\.swap\(false.*?;)\s*(node\.waker\.wake\(\);)", lambda m: m[2] + "\n" + m[1])]),
+     "wake::a_waiter_registers_again_while_a_publisher_wakes_it"),
+    (("wake: link read after the mark is reset", [(WAKE, r"top = node\.next\.load\(Ordering::Relaxed\);", lambda _: ""),
+        (WAKE, r"node\.queued\.swap\(false.*?;", lambda m: m[0] + "\n            top = node.next.load(Ordering::Relaxed);")]),
+     "wake::a_waiter_that_registers_again_does_not_hide_those_below_it"),
+    (("register: waker left after the mark", [(WAKE, r"node\.waker\.register\(waker\);", lambda _: ""),
+        (WAKE, r"if node\.queued\.swap\(true, Ordering::AcqRel\) \{", lambda m: "let queued = node.queued.swap(true, Ordering::AcqRel);\n        node.waker.register(waker);\n        if queued {")]),
+     "wake::the_waker_left_last_is_the_one_that_is_called"),
+    # The stream.
+    (replaced(SUBSCRIBER, "poll: no second look", "self.try_next(stream).map_or(Poll::Pending, Poll::Ready)", "Poll::Pending"),
+     "stream::a_frame_published_while_registering_is_delivered_once"),
+    (("publish: woken before the frame is there", [(STREAM, r"(let position = self\.ring\.publish\(.*?;)\s*(self\.waiters\.wake\(\);)", lambda m: m[2] + "\n" + m[1])]),
+     "stream::a_frame_published_while_registering_is_delivered_once"),
+    (("lease: claim does not check the generation", [(LEASE, r"\(terms\.generation\(\) == generation\)\.then\(", lambda _: "(terms.generation() == generation || true).then(")]),
+     "stream::a_frame_goes_to_one_connection_when_another_takes_over"),
+    (("lease: claim is not asked", [(SUBSCRIBER, r"!stream\.lease\.claim\(self\.generation, self\.cursor", lambda m: m[0].replace("!", "false && !"))]),
+     "stream::a_frame_goes_to_one_connection_when_another_takes_over"),
+    (("lease: release does not check the generation", [(LEASE, r"\(terms\.generation\(\) == generation && terms\.is_attached\(\)\)", lambda _: "(terms.is_attached() || generation == 0)")]),
+     "stream::an_old_connection_that_detaches_does_not_detach_the_new_one"),
+    (relaxed(LEASE, "lease: changed without Release", "compare_exchange_weak(terms.0, changed.0, ", "Acquire"), "stream::a_connection_that_is_hung_up_gets_what_was_published_first"),
+    (relaxed(LEASE, "lease: changed without Acquire", "compare_exchange_weak(terms.0, changed.0, ", "Release"), "stream::a_frame_goes_to_one_connection_when_another_takes_over"),
+    (relaxed(LEASE, "lease: read without Acquire", "Terms(self.0.load("), "stream::a_connection_that_is_hung_up_gets_what_was_published_first"),
+    (("hang-up: looked for after the frames", [(SUBSCRIBER, r"Step::Empty if terms\.is_hung_up\(\)", lambda _: "Step::Empty if stream.lease.terms().is_hung_up()")]),
+     "stream::a_connection_that_is_hung_up_gets_what_was_published_first"),
+    (("hang-up: wakes nobody", [(STREAM, r"(let asked = .*?;)\s*self\.waiters\.wake\(\);", lambda m: m[1])]),
+     "stream::a_connection_that_is_hung_up_gets_what_was_published_first"),
+    (("attach: wakes nobody", [(STREAM, r"(let terms = self\.lease\.attach\(after\);)\s*self\.waiters\.wake\(\);", lambda m: m[1])]),
+     "stream::a_sleeping_connection_ends_when_another_takes_over"),
+    (("attach: keeps the hang-up", [(LEASE, r"\| ATTACHED \|", lambda _: "| ATTACHED | self.0 & HANG_UP |"), (LEASE, r"!\(ATTACHED \| HANG_UP\)", lambda _: "!ATTACHED")]),
+     "stream::a_hang_up_does_not_outlive_its_connection"),
+    (("close: wakes nobody", [(STREAM, r"(let closed = .*?;)\s*self\.waiters\.wake\(\);", lambda m: m[1])]),
+     "stream::a_sleeping_subscriber_ends_when_the_stream_is_closed"),
+    (("start: no second look", [(SUBSCRIBER, r"if stream\.is_untouched\(\) \{ Poll::Pending \} else \{ Poll::Ready\(\(\)\) \}", lambda _: "Poll::Pending")]),
+     "stream::a_connection_that_waits_for_the_start_sees_the_first_frame_or_the_end"),
+    (("room: no second look", [(STREAM, r"if self\.has_room\(capacity\) \{ Poll::Ready\(\(\)\) \} else \{ Poll::Pending \}", lambda _: "Poll::Pending")]),
+     "stream::a_publisher_that_waits_for_room_is_woken_by_the_reader"),
+    (("room: a claim wakes nobody", [(SUBSCRIBER, r"(// Publishers may be waiting for this room\.\s*)stream\.waiters\.wake\(\);", lambda m: m[1])]),
+     "stream::a_publisher_that_waits_for_room_is_woken_by_the_reader"),
+    (("room: a detach wakes nobody", [(SUBSCRIBER, r"(wait no longer for a reader that is gone\.[^}]*?)stream\.waiters\.wake\(\);", lambda m: m[1])]),
+     "stream::a_publisher_does_not_wait_for_a_reader_that_detached"),
+]
+
+
+def main():
+    words = sys.argv[1:]
+    chosen = [w for w in WEAKENINGS if not words or any(word in w[0][0] for word in words)]
+    with tempfile.TemporaryDirectory(prefix="weaken-") as scratch:
+        tree = pathlib.Path(scratch) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("target", ".git"))
+        environment = os.environ | {
+            "RUSTFLAGS": "--cfg ringmain_loom --cfg crossbeam_loom",
+            "CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(pathlib.Path(scratch) / "target")),
+            "CARGO_PROFILE_RELEASE_LTO": "off",
+            "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
+            "RUST_BACKTRACE": "0",
+        }
+        surviving = [name for (name, edits), model in chosen if not try_one(tree, environment, name, edits, model)]
+    print(f"{len(chosen) - len(surviving)} of {len(chosen)} caught; not caught: {', '.join(surviving) or 'none'}")
+    sys.exit(1 if surviving else 0)
+
+
+def try_one(tree, environment, name, edits, model):
+    """Whether the model fails with the edits made. Puts the files back."""
+    before = {}
+    for file, pattern, new in edits:
+        path = tree / "src" / file
+        text = path.read_text()
+        before.setdefault(path, text)
+        text, count = re.subn(pattern, new, text, count=1, flags=re.DOTALL)
+        if count != 1:
+            sys.exit(f"{name}: nothing in {file} matches {pattern}")
+        path.write_text(text)
+    cargo = ["cargo", "test", "--release", "--quiet", "-p", "loom-tests", "--test"]
+    test, model = model.split("::")
+    build = subprocess.run([*cargo, test, "--no-run"], cwd=tree, env=environment, capture_output=True, text=True)
+    if build.returncode != 0:
+        sys.exit(f"{name}: does not compile\n{build.stderr}")
+    run = [*cargo, test, "--", "--exact", model, "--nocapture", "--include-ignored"]
+    result = subprocess.run(run, cwd=tree, env=environment, capture_output=True, text=True)
+    for path, text in before.items():
+        path.write_text(text)
+    output = result.stdout + result.stderr
+    if "running 1 test" not in output:
+        sys.exit(f"{name}: there is no model {model}")
+    message = re.search(r"panicked at [^\n]*\n([^\n]*)", output)
+    message = message[1].strip()[:100] if message else f"exit status {result.returncode}"
+    print(f"| {name} | `{model}` | {message if result.returncode else 'NOT CAUGHT'} |", flush=True)
+    return result.returncode != 0
+
+
+if __name__ == "__main__":
+    main()
