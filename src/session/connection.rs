@@ -161,9 +161,11 @@ impl Connection {
             }
             Delivery::Lagged { missed, oldest, ends } => {
                 if ends {
+                    // The connection that resumes counts what was missed.
                     self.phase = Phase::Over;
                     return self.version.primes().then(|| self.retry());
                 }
+                self.session.shared.counters.count_lagged(missed);
                 Some(Piece::Control(sse::lag_signal(self.name(), oldest, missed)))
             }
             Delivery::HungUp => {
@@ -175,6 +177,7 @@ impl Connection {
                 None
             }
             Delivery::Superseded => {
+                self.session.shared.counters.count_superseded();
                 self.phase = Phase::Over;
                 None
             }

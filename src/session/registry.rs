@@ -10,12 +10,13 @@ use super::Settings;
 use super::state::Session;
 use crate::protocol::{Refusal, SessionId};
 use crate::stream::{Clock, Moment};
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Weak, lock};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
 
 /// What every session of one registry needs.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
+    pub(super) counters: Counters,
     /// Responses by the time they were published: the oldest first, so that letting them go costs nothing for
     /// those whose time has not come.
     responses: Queue,
@@ -30,6 +31,64 @@ impl Shared {
 
     pub(super) fn keep_delivered(&self, session: &Arc<Session>, stream: u32) {
         self.delivered.push(Kept { session: Arc::downgrade(session), stream, since: self.clock.now() });
+    }
+}
+
+/// What happened to connections since the start: numbers that only go up.
+#[derive(Debug, Default)]
+pub struct Counters {
+    resumed: AtomicU64,
+    superseded: AtomicU64,
+    lagged: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Counters {
+    /// Connections that went on behind an event ID.
+    #[must_use]
+    pub fn resumed(&self) -> u64 {
+        Self::read(&self.resumed)
+    }
+
+    /// Connections that ended because a later one took their stream over.
+    #[must_use]
+    pub fn superseded(&self) -> u64 {
+        Self::read(&self.superseded)
+    }
+
+    /// Times a connection was found behind the oldest retained event.
+    #[must_use]
+    pub fn lagged(&self) -> u64 {
+        Self::read(&self.lagged)
+    }
+
+    /// Events that were evicted before they were delivered to a client that asked for them.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        Self::read(&self.missed)
+    }
+
+    pub(super) fn count_resumed(&self) {
+        Self::add(&self.resumed, 1);
+    }
+
+    pub(super) fn count_superseded(&self) {
+        Self::add(&self.superseded, 1);
+    }
+
+    pub(super) fn count_lagged(&self, missed: u64) {
+        Self::add(&self.lagged, 1);
+        Self::add(&self.missed, missed);
+    }
+
+    fn read(counter: &AtomicU64) -> u64 {
+        // Relaxed: a number for whoever looks, which orders nothing.
+        counter.load(Ordering::Relaxed)
+    }
+
+    fn add(counter: &AtomicU64, count: u64) {
+        // Relaxed: as in `read`.
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -90,7 +149,7 @@ impl Sessions {
         Self {
             map: Arc::new(HashIndex::with_hasher(LowHalf)),
             count: Arc::new(AtomicUsize::new(0)),
-            shared: Arc::new(Shared { settings, clock, responses, delivered }),
+            shared: Arc::new(Shared { settings, clock, counters: Counters::default(), responses, delivered }),
         }
     }
 
@@ -156,6 +215,12 @@ impl Sessions {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// What happened to connections so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
     }
 
     /// What the sessions were made with.

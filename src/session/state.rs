@@ -384,6 +384,7 @@ impl Session {
         if id.position >= stream.tail() {
             return Err(Refusal::FutureEventId);
         }
+        self.shared.counters.count_resumed();
         Ok(match request {
             Some(request) => Connection::request(self.clone(), request, Some(id.position)),
             None => Connection::standalone(self.clone(), Some(id.position), version),
