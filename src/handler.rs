@@ -17,9 +17,10 @@
 //!
 //! impl Handler for Hello {
 //!     async fn request(&self, request: Request, context: Context) {
+//!         let version = context.version();
 //!         match request.method() {
 //!             "initialize" => context.respond(&json!({
-//!                 "protocolVersion": context.version().as_str(),
+//!                 "protocolVersion": version.as_str(),
 //!                 "capabilities": {},
 //!                 "serverInfo": { "name": "hello", "version": "1" },
 //!             })),
@@ -54,7 +55,11 @@ pub trait Handler: Send + Sync + 'static {
     fn request(&self, request: Request, context: Context) -> impl Future<Output = ()> + Send;
 
     /// Takes a notification. A cancellation has taken effect already. Does nothing by default.
-    fn notification(&self, notification: Notification, session: Arc<Session>) -> impl Future<Output = ()> + Send {
+    fn notification(
+        &self,
+        notification: Notification,
+        session: Arc<Session>,
+    ) -> impl Future<Output = ()> + Send {
         let _ = (notification, session);
         ready(())
     }
@@ -75,7 +80,11 @@ impl<H: Handler> Handler for Arc<H> {
         (**self).request(request, context)
     }
 
-    fn notification(&self, notification: Notification, session: Arc<Session>) -> impl Future<Output = ()> + Send {
+    fn notification(
+        &self,
+        notification: Notification,
+        session: Arc<Session>,
+    ) -> impl Future<Output = ()> + Send {
         (**self).notification(notification, session)
     }
 
@@ -235,7 +244,9 @@ impl Incoming {
             Message::Request(RequestMessage { id, method, params }) => {
                 let wants = (method == "initialize").then(|| {
                     let wanted = protocol::requested_version(params);
-                    wanted.and_then(|version| ProtocolVersion::parse(&version)).unwrap_or(ProtocolVersion::LATEST)
+                    wanted
+                        .and_then(|version| ProtocolVersion::parse(&version))
+                        .unwrap_or(ProtocolVersion::LATEST)
                 });
                 let request = Request(Inbound::new(&body, &method, params));
                 Self::Request { request, id, progress_token: protocol::progress_token(params), wants }
@@ -245,7 +256,10 @@ impl Incoming {
                     "notifications/cancelled" => protocol::cancelled_request_id(params),
                     _ => None,
                 };
-                Self::Notification { notification: Notification(Inbound::new(&body, &method, params)), cancels }
+                Self::Notification {
+                    notification: Notification(Inbound::new(&body, &method, params)),
+                    cancels,
+                }
             }
             Message::Response { .. } => Self::Response(Response { body }),
         })
@@ -370,7 +384,8 @@ impl Outlet {
     /// Dropping the future forgets the question; a late answer is ignored.
     pub async fn ask(&self, method: &str, params: &impl Serialize) -> Result<Box<RawValue>, AskError> {
         let Ok(params) = to_raw_value(params) else { return Err(AskError::Closed) };
-        let write = |out: &mut Vec<u8>, id: &RequestId| protocol::write_request(out, id, method, Some(&params));
+        let write =
+            |out: &mut Vec<u8>, id: &RequestId| protocol::write_request(out, id, method, Some(&params));
         self.session.ask(Some(&self.request), write).await
     }
 
@@ -524,8 +539,12 @@ mod tests {
 
     #[test]
     fn the_envelope_is_read_and_the_insides_are_not_touched() {
-        let body = Bytes::from_static(br#"{"jsonrpc":"2.0","id":"x","method":"tools\/call","params":{"a": [1, 2]}}"#);
-        let Ok(Incoming::Request { request, id, .. }) = Incoming::parse(body) else { panic!("it is a request") };
+        let body = Bytes::from_static(
+            br#"{"jsonrpc":"2.0","id":"x","method":"tools\/call","params":{"a": [1, 2]}}"#,
+        );
+        let Ok(Incoming::Request { request, id, .. }) = Incoming::parse(body) else {
+            panic!("it is a request")
+        };
         assert_eq!(request.method(), "tools/call");
         assert_eq!(request.params_json(), Some(r#"{"a": [1, 2]}"#));
         assert_eq!(id, RequestId::String("x".into()));
@@ -535,7 +554,8 @@ mod tests {
 
     #[test]
     fn a_cancellation_names_its_request() {
-        let body = br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5,"reason":"x"}}"#;
+        let body =
+            br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5,"reason":"x"}}"#;
         let incoming = Incoming::parse(Bytes::from_static(body)).unwrap();
         assert!(matches!(incoming, Incoming::Notification { cancels: Some(RequestId::Number(5)), .. }));
     }

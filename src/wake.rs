@@ -44,7 +44,7 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicWaker, Counted, Ordering};
 
 struct Node {
     waker: AtomicWaker,
-    next: AtomicPtr<Node>,
+    next: AtomicPtr<Self>,
     queued: AtomicBool,
 }
 

@@ -100,7 +100,8 @@ unsafe impl GlobalAlloc for Poison {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         let index = kept.next;
         kept.next = (index + 1) % KEPT_BLOCKS;
-        let (oldest, layout) = std::mem::replace(&mut kept.blocks[index], (block.expose_provenance(), layout));
+        let (oldest, layout) =
+            std::mem::replace(&mut kept.blocks[index], (block.expose_provenance(), layout));
         drop(kept);
         if oldest != 0 {
             // SAFETY: the block was kept aside by an earlier call, which left it to this one.

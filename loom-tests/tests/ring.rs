@@ -210,7 +210,9 @@ fn a_chunk_cut_short_by_weight_leaves_no_gap() {
     model(BOUND, || {
         let limits = Limits { capacity: 4, max_weight: 8, ..Limits::default() };
         let shared = Arc::new((Ring::new(), limits));
-        let heavy = |number| move |shared: &Shared| shared.0.publish(Event::weighing(number, 2), 0, &shared.1).unwrap();
+        let heavy = |number| {
+            move |shared: &Shared| shared.0.publish(Event::weighing(number, 2), 0, &shared.1).unwrap()
+        };
         let other = spawn(&shared, heavy(1));
         let own = heavy(2)(&shared);
         assert_eq!(other.join().unwrap() + own, 1 + 2);
@@ -225,7 +227,8 @@ fn a_chunk_cut_short_by_weight_leaves_no_gap() {
 fn a_cursor_made_while_publishing_reads_every_entry_once() {
     let outcomes = model(SMALL, || {
         let shared = ring(2, 0);
-        let other = spawn(&shared, |shared| (1..=3).for_each(|number| assert!(publish(shared, number).is_some())));
+        let other =
+            spawn(&shared, |shared| (1..=3).for_each(|number| assert!(publish(shared, number).is_some())));
         let (mut cursor, mut log) = (Cursor::at(FIRST), Log::default());
         read(&mut cursor, &shared, &mut log);
         let early = log.numbers.len();
@@ -243,7 +246,8 @@ fn a_cursor_made_while_publishing_reads_every_entry_once() {
 fn the_tail_never_names_more_than_can_be_read() {
     let outcomes = model(SMALL, || {
         let shared = ring(2, 0);
-        let other = spawn(&shared, |shared| (1..=2).for_each(|number| assert!(publish(shared, number).is_some())));
+        let other =
+            spawn(&shared, |shared| (1..=2).for_each(|number| assert!(publish(shared, number).is_some())));
         let tail = shared.0.tail();
         assert!(read_from(FIRST, &shared).numbers.len() as u64 >= tail - FIRST);
         other.join().unwrap();

@@ -74,7 +74,9 @@ impl Log {
 
     fn note(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Frames(batch) => self.positions.extend(batch.frames().iter().map(|frame| frame.position())),
+            Delivery::Frames(batch) => {
+                self.positions.extend(batch.frames().iter().map(|frame| frame.position()))
+            }
             Delivery::Lagged { missed, .. } => self.missed += missed,
             Delivery::Superseded => self.end = End::Superseded,
             Delivery::HungUp => self.end = End::HungUp,
@@ -135,7 +137,10 @@ fn a_connection_that_waits_for_the_start_sees_the_first_frame_or_the_end() {
             block_on(poll_fn(|context| subscriber.poll_started(&shared.0, context)));
             let mut log = Log::new();
             log.next(&mut subscriber, &shared);
-            assert_eq!((log.positions.len(), log.end == End::Finished), if finish { (0, true) } else { (1, false) });
+            assert_eq!(
+                (log.positions.len(), log.end == End::Finished),
+                if finish { (0, true) } else { (1, false) }
+            );
             other.join().unwrap();
         });
     }

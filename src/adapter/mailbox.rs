@@ -58,8 +58,8 @@ impl Mailbox {
 
     /// Hands a message to the service without waiting here.
     pub(super) fn deliver_now(self: &Arc<Self>, message: ClientJsonRpcMessage) {
-        let sender = lock(&self.state).sender.clone();
-        if let Some(Err(flume::TrySendError::Full(message))) = sender.map(|sender| sender.try_send(message)) {
+        let Some(sender) = lock(&self.state).sender.clone() else { return };
+        if let Err(flume::TrySendError::Full(message)) = sender.try_send(message) {
             let mailbox = self.clone();
             tokio::spawn(async move { mailbox.deliver(message).await });
         }

@@ -103,7 +103,8 @@ where
                 Ok(mailbox) => mailbox,
                 Err(error) => {
                     tracing::error!(%error, "cannot make a service for a session");
-                    return context.fail(&RpcError::internal("the server cannot serve a session at the moment"));
+                    return context
+                        .fail(&RpcError::internal("the server cannot serve a session at the moment"));
                 }
             },
             None => return context.fail(&RpcError::internal("the session has no service")),

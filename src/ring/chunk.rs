@@ -130,7 +130,9 @@ impl<T: Entry> Chunk<T> {
     #[inline]
     unsafe fn slots_of<'a>(chunk: NonNull<Self>) -> &'a [Slot<T>] {
         // SAFETY: `allocate` wrote `slot_count` slots there; the caller keeps the chunk alive.
-        unsafe { core::slice::from_raw_parts(Self::slot_pointer(chunk), usize::from(chunk.as_ref().slot_count)) }
+        unsafe {
+            core::slice::from_raw_parts(Self::slot_pointer(chunk), usize::from(chunk.as_ref().slot_count))
+        }
     }
 
     /// Index of the first slot that may be empty.
@@ -177,7 +179,10 @@ impl<T: Entry> Chunk<T> {
 
 impl<T: Entry> fmt::Debug for Chunk<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chunk").field("base", &self.base).field("slots", &self.slot_count).finish_non_exhaustive()
+        f.debug_struct("Chunk")
+            .field("base", &self.base)
+            .field("slots", &self.slot_count)
+            .finish_non_exhaustive()
     }
 }
 

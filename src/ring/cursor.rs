@@ -120,7 +120,8 @@ impl<T: Entry> Cursor<T> {
                 }
                 continue;
             };
-            let index = index_in(chunk.base, self.position).expect("a cursor stands at or behind its chunk's base");
+            let index =
+                index_in(chunk.base, self.position).expect("a cursor stands at or behind its chunk's base");
             match chunk.slots().get(index).map(|slot| slot.read()) {
                 Some(State::Entry { .. }) => return Step::Item(index),
                 Some(State::Closed) => {
@@ -212,10 +213,12 @@ impl<T: Entry> Batch<T> {
         self.spans().flat_map(move |span| {
             let skipped = skip.min(span.range.len());
             skip -= skipped;
-            span.chunk.slots()[span.range.start + skipped..span.range.end].iter().filter_map(|slot| match slot.read() {
-                State::Entry { entry, .. } => Some(entry),
-                _ => None,
-            })
+            span.chunk.slots()[span.range.start + skipped..span.range.end].iter().filter_map(
+                |slot| match slot.read() {
+                    State::Entry { entry, .. } => Some(entry),
+                    _ => None,
+                },
+            )
         })
     }
 

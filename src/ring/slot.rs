@@ -120,7 +120,7 @@ impl<T: Entry> Slot<T> {
         debug_assert_eq!(raw.addr() & mark::ALL, 0);
         let word = if last { raw.map_addr(|address| address | mark::LAST) } else { raw };
         self.settle(word).map_err(|found| {
-                    // SAFETY: `raw` is from `into_raw` above and did not enter the slot, so this is its only handle.
+            // SAFETY: `raw` is from `into_raw` above and did not enter the slot, so this is its only handle.
             let entry = unsafe { T::from_raw(raw) };
             (entry, found)
         })
@@ -168,7 +168,7 @@ impl<T: Entry> Slot<T> {
         if raw.is_null() {
             return if marks & mark::SEALED != 0 { State::Sealed } else { State::Closed };
         }
-            // SAFETY: a word with a pointer in it was stored by `fill` and never changes again; the entry lives
+        // SAFETY: a word with a pointer in it was stored by `fill` and never changes again; the entry lives
         // until the chunk is dropped, which the borrow of the slot prevents. `ManuallyDrop` keeps this handle
         // from being the one that is dropped.
         let entry = ManuallyDrop::new(unsafe { T::from_raw(raw) });
@@ -187,7 +187,7 @@ impl<T> Slot<T> {
         // Relaxed: as above.
         self.word.store(core::ptr::null_mut(), Ordering::Relaxed);
         if !raw.is_null() {
-                    // SAFETY: the pointer was stored by `fill`, and the word no longer holds it, so this is the one
+            // SAFETY: the pointer was stored by `fill`, and the word no longer holds it, so this is the one
             // handle of it that is dropped.
             drop(unsafe { T::from_raw(raw) });
         }

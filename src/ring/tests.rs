@@ -273,7 +273,11 @@ fn each_entry_reaches_racing_readers_exactly_once_or_is_counted_as_missed() {
             })
             .collect();
         let publishers: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| (0..20_000).for_each(|n| assert!(ring.publish(Handle::new(n), 0, &limits).is_ok()))))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..20_000).for_each(|n| assert!(ring.publish(Handle::new(n), 0, &limits).is_ok()))
+                })
+            })
             .collect();
         publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
         ring.close(0, &limits);

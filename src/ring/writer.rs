@@ -165,13 +165,15 @@ impl<T: Entry> Ring<T> {
         let (Some(oldest), Some(tail)) = (self.oldest.load(&guard), self.tail.load(&guard)) else { return 0 };
         // Only the tail is left, and all of it is old: end it here and put a chunk without slots behind it,
         // which remembers the position and nothing else. A later publish grows the ring anew.
-        if oldest.is(tail) && !tail.slots().is_empty() && is_older(tail.stamp(), now, limits.max_age_ms) {
-            if let Some(end) = seal(tail) {
-                self.chunk_after(tail, end, now, limits, Some(0));
-                // Looks at the age again: an entry that came in just before the end made the chunk young, and
-                // then the chunk stays.
-                self.evict_while(|oldest, _| is_older(oldest.stamp(), now, limits.max_age_ms));
-            }
+        if oldest.is(tail)
+            && !tail.slots().is_empty()
+            && is_older(tail.stamp(), now, limits.max_age_ms)
+            && let Some(end) = seal(tail)
+        {
+            self.chunk_after(tail, end, now, limits, Some(0));
+            // Looks at the age again: an entry that came in just before the end made the chunk young, and then
+            // the chunk stays.
+            self.evict_while(|oldest, _| is_older(oldest.stamp(), now, limits.max_age_ms));
         }
         self.oldest.load(&guard).map_or(0, |oldest| oldest.base.saturating_sub(first))
     }

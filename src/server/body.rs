@@ -65,8 +65,12 @@ impl<H: Handler> Body for AnswerBody<H> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
         match self.get_mut() {
-            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(Piece::Control(bytes))))),
-            Self::Stream(stream) => stream.poll_piece(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            Self::Bytes(bytes) => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(Piece::Control(bytes)))))
+            }
+            Self::Stream(stream) => {
+                stream.poll_piece(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            }
         }
     }
 
@@ -79,7 +83,9 @@ impl<H: Handler> Body for AnswerBody<H> {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64)),
+            Self::Bytes(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
+            }
             Self::Stream(_) => SizeHint::default(),
         }
     }

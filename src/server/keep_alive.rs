@@ -99,7 +99,10 @@ mod tests {
         let (mut quiet, mut busy) = (keep_alive.join(), keep_alive.join());
         let mut round = |due: [bool; 2], quiet: &mut Beat, busy: &mut Beat| {
             keep_alive.buckets.iter().for_each(Bucket::beat);
-            assert_eq!([quiet.is_due(&keep_alive, &mut context), busy.is_due(&keep_alive, &mut context)], due);
+            assert_eq!(
+                [quiet.is_due(&keep_alive, &mut context), busy.is_due(&keep_alive, &mut context)],
+                due
+            );
             assert!(!quiet.is_due(&keep_alive, &mut context), "once a round");
         };
         round([false, false], &mut quiet, &mut busy);

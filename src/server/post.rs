@@ -19,7 +19,10 @@ use crate::session::{Connection, RequestStream, Session};
 use crate::sync::Arc;
 
 /// Answers a POST to the endpoint.
-pub(super) async fn answer<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<RequestBody>) -> Answered<H> {
+pub(super) async fn answer<H: Handler>(
+    endpoint: Arc<Endpoint<H>>,
+    request: Request<RequestBody>,
+) -> Answered<H> {
     let (head, body) = request.into_parts();
     let message = match check_head(&endpoint, &head.headers) {
         Ok(()) => read(&endpoint, body).await.and_then(Incoming::parse),

@@ -19,7 +19,10 @@ const MAX_HEADERS: usize = 100;
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Answers one request, whatever it is.
-pub(super) async fn answer<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<RequestBody>) -> Answered<H> {
+pub(super) async fn answer<H: Handler>(
+    endpoint: Arc<Endpoint<H>>,
+    request: Request<RequestBody>,
+) -> Answered<H> {
     endpoint.tell_time();
     let allowed = endpoint.allowed.load();
     let reader = cors::reader(request.headers(), &allowed);
@@ -57,7 +60,9 @@ async fn dispatch<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<Reque
     match *request.method() {
         Method::POST => post::answer(endpoint, request).await,
         Method::GET => get(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None)),
-        Method::DELETE => delete(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None)),
+        Method::DELETE => {
+            delete(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None))
+        }
         Method::OPTIONS => options(&endpoint, request.headers()),
         _ => refuse(&Refusal::MethodNotAllowed, None),
     }
@@ -105,7 +110,10 @@ fn options<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Answ
 }
 
 /// The session that the request names. The version header is checked on the way.
-pub(super) fn session<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result<Arc<Session>, Refusal> {
+pub(super) fn session<H: Handler>(
+    endpoint: &Endpoint<H>,
+    headers: &HeaderMap,
+) -> Result<Arc<Session>, Refusal> {
     headers::protocol_version(headers)?;
     let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
     let session = endpoint.sessions.find(id, 0)?;

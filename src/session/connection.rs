@@ -76,12 +76,20 @@ enum Phase {
 }
 
 impl Connection {
-    pub(super) fn standalone(session: Arc<Session>, after: Option<Position>, version: ProtocolVersion) -> Self {
+    pub(super) fn standalone(
+        session: Arc<Session>,
+        after: Option<Position>,
+        version: ProtocolVersion,
+    ) -> Self {
         let subscriber = session.standalone.attach(after, session.settings().lag);
         Self::new(session, None, subscriber, version)
     }
 
-    pub(super) fn request(session: Arc<Session>, request: Arc<RequestStream>, after: Option<Position>) -> Self {
+    pub(super) fn request(
+        session: Arc<Session>,
+        request: Arc<RequestStream>,
+        after: Option<Position>,
+    ) -> Self {
         let subscriber = request.stream.attach(after, session.settings().lag);
         let version = request.version();
         Self::new(session, Some(request), subscriber, version)
@@ -216,6 +224,9 @@ impl Drop for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("name", &self.name()).field("terms", &self.stream().terms()).finish()
+        f.debug_struct("Connection")
+            .field("name", &self.name())
+            .field("terms", &self.stream().terms())
+            .finish()
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use core::hash::{BuildHasher, Hasher};
 
 use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
 use scc::{Guard, HashIndex};
 
 use super::Settings;
@@ -16,7 +17,10 @@ use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
-    pub(super) counters: Counters,
+    /// Written now and then, beside what every message reads: on cache lines of its own.
+    pub(super) counters: CachePadded<Counters>,
+    /// How many sessions there are; likewise.
+    count: CachePadded<AtomicUsize>,
     /// Responses by the time they were published: the oldest first, so that letting them go costs nothing for
     /// those whose time has not come.
     responses: Queue,
@@ -137,7 +141,6 @@ impl Queue {
 pub struct Sessions {
     /// Reads take no lock. The hash is the low half of the ID, which is random.
     map: Arc<HashIndex<u128, Arc<Session>, LowHalf>>,
-    count: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 }
 
@@ -148,8 +151,14 @@ impl Sessions {
         let (responses, delivered) = (Queue::default(), Queue::default());
         Self {
             map: Arc::new(HashIndex::with_hasher(LowHalf)),
-            count: Arc::new(AtomicUsize::new(0)),
-            shared: Arc::new(Shared { settings, clock, counters: Counters::default(), responses, delivered }),
+            shared: Arc::new(Shared {
+                settings,
+                clock,
+                counters: CachePadded::new(Counters::default()),
+                count: CachePadded::new(AtomicUsize::new(0)),
+                responses,
+                delivered,
+            }),
         }
     }
 
@@ -166,7 +175,7 @@ impl Sessions {
             // A second session with the same 128 random bits does not happen; if it does, it draws again.
             if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {
                 // Relaxed: a number for limits and logs that orders nothing.
-                self.count.fetch_add(1, Ordering::Relaxed);
+                self.shared.count.fetch_add(1, Ordering::Relaxed);
                 return session;
             }
         }
@@ -193,7 +202,7 @@ impl Sessions {
         }
         if self.map.remove_sync(&session.id().as_u128()) {
             // Relaxed: as in `create`.
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.shared.count.fetch_sub(1, Ordering::Relaxed);
         }
         true
     }
@@ -202,7 +211,7 @@ impl Sessions {
     #[must_use]
     pub fn len(&self) -> usize {
         // Relaxed: as in `create`.
-        self.count.load(Ordering::Relaxed)
+        self.shared.count.load(Ordering::Relaxed)
     }
 
     /// Whether there is none.

@@ -178,10 +178,10 @@ impl Session {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
         let frame = Frame::encode(request.name, write);
-        if request.initializes {
-            if let Some(version) = agreed_version(frame.data()) {
-                self.agree(version);
-            }
+        if request.initializes
+            && let Some(version) = agreed_version(frame.data())
+        {
+            self.agree(version);
         }
         let published = request.stream.publish_last(frame, self.now(), &self.settings().request);
         self.finish(request);

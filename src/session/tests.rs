@@ -104,7 +104,10 @@ fn an_event_id_is_refused_unless_this_session_gave_it_out() {
 fn the_result_of_initialize_agrees_on_a_version_and_an_error_does_not() {
     let (sessions, _) = sessions();
     for (response, agreed) in [
-        (r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18"}}"#, Some(ProtocolVersion::V2025_06_18)),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18"}}"#,
+            Some(ProtocolVersion::V2025_06_18),
+        ),
         (r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"1999-01-01"}}"#, None),
         (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no"}}"#, None),
     ] {
@@ -139,9 +142,10 @@ fn a_question_is_answered_or_closed() {
     let session = session(&sessions);
     let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
     let mut context = Context::from_waker(Waker::noop());
-    let mut answered = pin!(session.ask(Some(&request), |out, id| {
-        crate::protocol::write_request(out, id, "roots/list", None)
-    }));
+    let mut answered = pin!(
+        session
+            .ask(Some(&request), |out, id| { crate::protocol::write_request(out, id, "roots/list", None) })
+    );
     assert!(answered.as_mut().poll(&mut context).is_pending());
     let (text, _) = written(&mut session.connect_request(request.clone()));
     assert!(text.contains(r#""id":1"#), "{text}");
@@ -177,7 +181,8 @@ fn terminating_ends_every_stream_and_cancels_requests() {
     let (sessions, _) = sessions();
     let session = session(&sessions);
     let request = session.open_request(RequestId::from(1), None, VERSION).unwrap();
-    let (mut on_get, mut on_post) = (session.connect(None).unwrap(), session.connect_request(request.clone()));
+    let (mut on_get, mut on_post) =
+        (session.connect(None).unwrap(), session.connect_request(request.clone()));
     assert!(!written(&mut on_get).1 && !written(&mut on_post).1);
     sessions.terminate(&session);
     assert!(written(&mut on_get).1 && written(&mut on_post).1);

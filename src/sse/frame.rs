@@ -84,7 +84,10 @@ impl Frame {
     pub fn shared(name: StreamName, payload: &Payload) -> Self {
         with_scratch(|scratch| {
             write_head(scratch, name);
-            Self(ThinArc::from_header_and_slice(Header { position: 0, shared: Some(payload.clone()) }, scratch))
+            Self(ThinArc::from_header_and_slice(
+                Header { position: 0, shared: Some(payload.clone()) },
+                scratch,
+            ))
         })
     }
 

@@ -91,19 +91,22 @@ impl Lease {
 
     /// Hands the lease to a new connection, which starts behind `from`, or behind what was delivered.
     pub(super) fn attach(&self, from: Option<Position>) -> Terms {
-        self.update(|terms| Some(terms.attached(from.unwrap_or(terms.delivered())))).unwrap_or_else(|terms| terms)
+        self.update(|terms| Some(terms.attached(from.unwrap_or(terms.delivered()))))
+            .unwrap_or_else(|terms| terms)
     }
 
     /// Notes, for the holder `generation`, that everything up to `delivered` is its to deliver.
     #[inline]
     pub(super) fn claim(&self, generation: Generation, delivered: Position) -> bool {
-        self.update(|terms| (terms.generation() == generation).then(|| terms.with_delivered(delivered))).is_ok()
+        self.update(|terms| (terms.generation() == generation).then(|| terms.with_delivered(delivered)))
+            .is_ok()
     }
 
     /// Ends the hold of `generation`; nothing happens if it was superseded.
     pub(super) fn release(&self, generation: Generation) -> bool {
         self.update(|terms| {
-            (terms.generation() == generation && terms.is_attached()).then_some(Terms(terms.0 & !(ATTACHED | HANG_UP)))
+            (terms.generation() == generation && terms.is_attached())
+                .then_some(Terms(terms.0 & !(ATTACHED | HANG_UP)))
         })
         .is_ok()
     }

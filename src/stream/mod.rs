@@ -84,7 +84,12 @@ impl Stream {
     /// # Errors
     ///
     /// [`Closed`] with the frame, if the stream was finished.
-    pub fn publish_last(&self, frame: Frame, now: Moment, limits: &Limits) -> Result<Position, Closed<Frame>> {
+    pub fn publish_last(
+        &self,
+        frame: Frame,
+        now: Moment,
+        limits: &Limits,
+    ) -> Result<Position, Closed<Frame>> {
         let position = self.ring.publish_last(frame, now.stamp(), limits)?;
         self.waiters.wake();
         Ok(position)

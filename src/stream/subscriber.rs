@@ -138,6 +138,9 @@ impl Subscriber {
 
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriber").field("cursor", &self.cursor).field("generation", &self.generation).finish()
+        f.debug_struct("Subscriber")
+            .field("cursor", &self.cursor)
+            .field("generation", &self.generation)
+            .finish()
     }
 }

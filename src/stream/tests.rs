@@ -17,7 +17,9 @@ fn limits(capacity: usize) -> Limits {
 }
 
 fn publish(stream: &Stream, text: &str, limits: &Limits) -> Position {
-    stream.publish(Frame::encode(NAME, |out| out.extend_from_slice(text.as_bytes())), Moment(0), limits).unwrap()
+    stream
+        .publish(Frame::encode(NAME, |out| out.extend_from_slice(text.as_bytes())), Moment(0), limits)
+        .unwrap()
 }
 
 /// The positions of what a subscriber is given until there is nothing, and how it ended.
@@ -25,7 +27,9 @@ fn drain(subscriber: &mut Subscriber, stream: &Stream) -> (Vec<u64>, u64, Option
     let (mut positions, mut missed) = (Vec::new(), 0);
     loop {
         match subscriber.try_next(stream) {
-            Some(Delivery::Frames(batch)) => positions.extend(batch.frames().iter().map(|frame| frame.position())),
+            Some(Delivery::Frames(batch)) => {
+                positions.extend(batch.frames().iter().map(|frame| frame.position()))
+            }
             Some(Delivery::Lagged { missed: more, ends: false, .. }) => missed += more,
             end => return (positions, missed, end),
         }
@@ -131,7 +135,9 @@ fn finishing_wakes_and_ends_after_the_last_frame() {
     assert!(subscriber.poll_next(&stream, &mut Context::from_waker(Waker::noop())).is_pending());
     let last = Frame::encode(NAME, |out| out.extend_from_slice(b"result"));
     stream.publish_last(last, Moment(0), &limits).unwrap();
-    let Some(Delivery::Frames(mut batch)) = subscriber.try_next(&stream) else { panic!("the result is there") };
+    let Some(Delivery::Frames(mut batch)) = subscriber.try_next(&stream) else {
+        panic!("the result is there")
+    };
     assert!(batch.frames().is_last());
     let bytes = batch.copy_to_bytes(batch.remaining());
     assert_eq!(&bytes[..], b"id: 00000007-0-0000000000000001\nevent: message\ndata: result\n\n");
