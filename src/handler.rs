@@ -64,7 +64,7 @@ pub trait Handler: Send + Sync + 'static {
         ready(())
     }
 
-    /// Takes the client's answer to a question. By default it goes to whoever waits in [`Context::ask`].
+    /// Takes the client's answer to a question. By default it goes to whoever waits in [`Outlet::ask`].
     fn response(&self, response: Response, session: &Arc<Session>) {
         response.deliver(session);
     }
@@ -199,7 +199,7 @@ impl Response {
         &self.body
     }
 
-    /// Hands the answer to whoever asked through [`Context::ask`]. False if nobody waits for it.
+    /// Hands the answer to whoever asked through [`Outlet::ask`]. False if nobody waits for it.
     pub fn deliver(&self, session: &Session) -> bool {
         match Message::parse(&self.body) {
             Ok(Message::Response { id, outcome }) => session.answer(&id, outcome),
@@ -411,8 +411,8 @@ impl Outlet {
     ///
     /// Nothing is lost if the future is dropped.
     pub async fn cancelled(&self) {
-        let mut waiter = Waiter::new();
-        poll_fn(|context| self.request.poll_cancelled(&mut waiter, context)).await;
+        let mut watch = Watch { outlet: self, waiter: Waiter::new() };
+        poll_fn(|context| self.request.poll_cancelled(&mut watch.waiter, context)).await;
     }
 
     /// Waits until a connected client is less than `behind` events behind; an absent client is not waited for.
@@ -425,6 +425,18 @@ impl Outlet {
     pub async fn room(&self, behind: u64) {
         let mut waiter = Waiter::new();
         poll_fn(|context| self.request.stream().poll_room(&mut waiter, behind, context)).await;
+    }
+}
+
+/// A wait for the end of a request, which leaves nothing behind when it is given up.
+struct Watch<'a> {
+    outlet: &'a Outlet,
+    waiter: Waiter,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.outlet.request.unwatch();
     }
 }
 

@@ -3,9 +3,9 @@
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes};
 use mimalloc::MiMalloc;
@@ -14,10 +14,17 @@ use ringmain::ring::{self, Cursor, FIRST, Limits, Ring, Step};
 use ringmain::session::{Session, Sessions, Settings};
 use ringmain::sse::{Frame, StreamName};
 use ringmain::stream::{Clock, Moment, Stream};
+use ringmain::sync::lock;
 
-thread_local! {
-    /// Bytes that this thread asked for and did not give back. By thread, because tests run side by side.
-    static LIVE: Cell<i64> = const { Cell::new(0) };
+/// Bytes that were asked for and not given back. Of the whole process, because what a thread retires another
+/// may free.
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+/// Held by each test, so that none counts what another asks for.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn count(bytes: i64) {
+    LIVE.fetch_add(bytes, Ordering::Relaxed); // Relaxed: a number that orders nothing
 }
 
 /// The allocator of the binary, counting what is asked of it.
@@ -26,19 +33,19 @@ struct Counting;
 // SAFETY: everything is mimalloc's own; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.set(LIVE.get() + layout.size() as i64);
+        count(layout.size() as i64);
         // SAFETY: the caller keeps the rules of `alloc`, which are the same.
         unsafe { MiMalloc.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get() - layout.size() as i64);
+        count(-(layout.size() as i64));
         // SAFETY: the caller keeps the rules of `dealloc`, and the pointer came from `MiMalloc`.
         unsafe { MiMalloc.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        LIVE.set(LIVE.get() + new_size as i64 - layout.size() as i64);
+        count(new_size as i64 - layout.size() as i64);
         // SAFETY: the caller keeps the rules of `realloc`, and the pointer came from `MiMalloc`.
         unsafe { MiMalloc.realloc(pointer, layout, new_size) }
     }
@@ -49,9 +56,10 @@ static ALLOCATOR: Counting = Counting;
 
 /// What `make` makes, and how many bytes it keeps.
 fn kept<R>(make: impl FnOnce() -> R) -> (R, i64) {
-    let before = LIVE.get();
+    // Relaxed: what other threads did before is not counted, and none does anything meanwhile.
+    let before = LIVE.load(Ordering::Relaxed);
     let made = make();
-    (made, LIVE.get() - before)
+    (made, LIVE.load(Ordering::Relaxed) - before) // Relaxed: as above
 }
 
 const NAME: StreamName = StreamName { tag: 0x9f3c_21ab, stream: 0 };
@@ -113,6 +121,7 @@ fn resident() -> usize {
 
 #[test]
 fn an_empty_stream_is_at_most_32_bytes() {
+    let _alone = lock(&ALONE);
     let (stream, bytes) = kept(Stream::new);
     assert!(stream.is_untouched());
     assert_eq!(bytes, 0, "and nothing elsewhere");
@@ -121,6 +130,7 @@ fn an_empty_stream_is_at_most_32_bytes() {
 
 #[test]
 fn idle_sessions_stay_within_300_bytes() {
+    let _alone = lock(&ALONE);
     const SESSIONS: usize = 100_000;
     let (sessions, bytes) = kept(|| idle_sessions(SESSIONS));
     let each = bytes as f64 / SESSIONS as f64;
@@ -134,6 +144,7 @@ fn idle_sessions_stay_within_300_bytes() {
 #[test]
 #[ignore = "takes 300 MB and some seconds"]
 fn a_million_idle_sessions_stay_within_300_mb_stress() {
+    let _alone = lock(&ALONE);
     const SESSIONS: usize = 1_000_000;
     // What the first session of all costs is not a session's.
     drop(idle_sessions(1));
@@ -158,6 +169,7 @@ fn a_million_idle_sessions_stay_within_300_mb_stress() {
 /// What `docs/ring.md` says of memory: `cargo test --test memory figures -- --nocapture`
 #[test]
 fn figures_of_rings() {
+    let _alone = lock(&ALONE);
     fn print(what: &str, of: fn(capacity: usize, frames: usize) -> i64) {
         let mut line = format!("{what:10}");
         for (capacity, frames) in [(16, 0), (256, 0), (256, 1), (256, 16), (256, 256), (1024, 1024)] {
@@ -217,6 +229,7 @@ fn figures_of_rings() {
 /// A reader that stopped with a batch in its hands keeps the chunks of that batch, and nothing behind them.
 #[test]
 fn a_stalled_reader_keeps_its_batch_and_no_more() {
+    let _alone = lock(&ALONE);
     const PUBLISHED: usize = 100_000;
     let (ring, limits) = (Ring::new(), limits(256));
     (0..256).for_each(|_| drop(ring.publish(frame(), 0, &limits).unwrap()));

@@ -1,7 +1,8 @@
 //! A session as rmcp's service loop sees it.
 
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::{Future, poll_fn};
+use std::time::Duration;
 
 use rmcp::RoleServer;
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions, JsonRpcMessage, NumberOrString, ServerNotification};
@@ -12,7 +13,9 @@ use serde::Serialize;
 use super::mailbox::Mailbox;
 use crate::protocol::RequestId;
 use crate::session::{RequestStream, Session};
+use crate::stream::LagPolicy;
 use crate::sync::Arc;
+use crate::wake::Waiter;
 
 /// The session ended, or the request has its answer.
 #[derive(Debug)]
@@ -41,13 +44,13 @@ impl SessionTransport {
         Self { session, mailbox, inbox }
     }
 
-    fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<(), Gone> {
+    fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<Option<Sent>, Gone> {
         match message {
-            JsonRpcMessage::Response(response) => self.respond(Some(&response.id), message),
-            JsonRpcMessage::Error(error) => self.respond(error.id.as_ref(), message),
+            JsonRpcMessage::Response(response) => self.respond(Some(&response.id), message).map(|()| None),
+            JsonRpcMessage::Error(error) => self.respond(error.id.as_ref(), message).map(|()| None),
             JsonRpcMessage::Request(request) => {
                 let asker = request.request.extensions().get::<OriginatingRequestId>();
-                self.publish_on(asker.and_then(|id| self.session.request(&our_id(&id.0))), message)
+                self.publish_on(asker.and_then(|id| self.session.request(&our_id(&id.0))), message).map(Some)
             }
             JsonRpcMessage::Notification(notification) => {
                 let notification = &notification.notification;
@@ -55,10 +58,10 @@ impl SessionTransport {
                     // Progress of a request that has its response would break the protocol.
                     let token = our_id(&progress.params.progress_token.0);
                     let request = self.session.request_by_token(&token).ok_or(Gone)?;
-                    return self.publish_on(Some(request), message);
+                    return self.publish_on(Some(request), message).map(Some);
                 }
                 let marked = notification.extensions().get::<OriginatingRequestId>();
-                self.publish_on(marked.and_then(|id| self.session.request(&our_id(&id.0))), message)
+                self.publish_on(marked.and_then(|id| self.session.request(&our_id(&id.0))), message).map(Some)
             }
         }
     }
@@ -69,13 +72,35 @@ impl SessionTransport {
         Ok(())
     }
 
-    fn publish_on(&self, request: Option<Arc<RequestStream>>, message: &impl Serialize) -> Result<(), Gone> {
-        let published = match request {
-            Some(request) => self.session.publish_on(&request, |out| write(out, message)),
+    fn publish_on(
+        &self,
+        request: Option<Arc<RequestStream>>,
+        message: &impl Serialize,
+    ) -> Result<Sent, Gone> {
+        let published = match &request {
+            Some(request) => self.session.publish_on(request, |out| write(out, message)),
             None => self.session.publish(|out| write(out, message)),
         };
-        published.map(drop).map_err(|_| Gone)
+        published.map(|_| Sent { on: request }).map_err(|_| Gone)
     }
+}
+
+/// What was published, and on which stream (`None`: the standalone one).
+struct Sent {
+    on: Option<Arc<RequestStream>>,
+}
+
+/// Where publishers shall wait for clients that are behind: waits, for as long as the settings say.
+async fn room(session: Arc<Session>, sent: Sent) {
+    let settings = session.settings();
+    let (stream, limits) = match &sent.on {
+        Some(request) => (request.stream(), &settings.request),
+        None => (session.standalone(), &settings.standalone),
+    };
+    let mut waiter = Waiter::new();
+    let room = poll_fn(|context| stream.poll_room(&mut waiter, limits.capacity as u64, context));
+    // Late is better than never: past the bound the handler goes on, and the client is told what it missed.
+    let _ = tokio::time::timeout(Duration::from_millis(settings.wait_ms), room).await;
 }
 
 /// rmcp's messages are plain data: they serialise, on one line.
@@ -98,12 +123,21 @@ pub(super) fn our_id(id: &NumberOrString) -> RequestId {
 impl Transport<RoleServer> for SessionTransport {
     type Error = Gone;
 
-    /// Serialises and publishes before it returns, so that messages keep the order they were sent in.
+    /// Serialises and publishes before it returns, so that messages keep the order they were sent in. The
+    /// future is ready at once, unless publishers shall wait for clients ([`LagPolicy::Wait`]).
     fn send(
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Gone>> + Send + 'static {
-        ready(self.publish(&message))
+        let published = self.publish(&message);
+        let waits = self.session.settings().lag == LagPolicy::Wait;
+        let session = waits.then(|| self.session.clone());
+        async move {
+            if let (Some(session), Some(sent)) = (session, published?) {
+                room(session, sent).await;
+            }
+            Ok(())
+        }
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {

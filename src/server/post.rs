@@ -96,12 +96,12 @@ async fn initialize<H: Handler>(
         return Err(if exists { Refusal::AlreadyInitialized } else { Refusal::SessionNotAllowed });
     }
     let session = endpoint.sessions.create(0);
+    // The session ends with this guard unless the handler agrees to it: an error, or a client that goes away
+    // before it can know the ID.
+    let mut tentative = Tentative { endpoint, session: &session, keep: false };
     let request = session.open_initialize(asked.id, asked.progress_token, version)?;
     let mut connection = session.connect_request(request.clone());
     run(endpoint, asked.request, Context::new(session.clone(), request)).await;
-    // A session ends with this guard unless the handler agreed to it: an error, or a client that goes away
-    // before it can know the ID.
-    let mut tentative = Tentative { endpoint, session: &session, keep: false };
     poll_fn(|context| connection.poll_started(context)).await;
     let mut answer = match connection.take_answer() {
         Some(body) => {

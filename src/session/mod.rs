@@ -51,6 +51,9 @@ pub struct Settings {
     pub request: Limits,
     /// What happens to a connection that falls behind. Default: it is told.
     pub lag: LagPolicy,
+    /// Milliseconds for which a publisher waits for a connected client that is behind, at most, where
+    /// [`LagPolicy::Wait`] is chosen. Default 5 seconds; then it goes on, and the client is told what it missed.
+    pub wait_ms: u64,
     /// Requests of one session in flight at once. Default 256.
     pub max_requests: usize,
     /// Milliseconds without traffic after which a session expires. Default 30 minutes.
@@ -72,6 +75,7 @@ impl Default for Settings {
             standalone: Limits::default(),
             request: Limits::default(),
             lag: LagPolicy::Signal,
+            wait_ms: 5 * 1000,
             max_requests: 256,
             idle_ms: 30 * 60 * 1000,
             absolute_ms: 24 * 60 * 60 * 1000,

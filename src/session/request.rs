@@ -96,6 +96,11 @@ impl RequestStream {
         if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Drops what a watcher that gave up left behind; others look once more and wait on.
+    pub fn unwatch(&self) {
+        self.watchers.wake();
+    }
+
     /// Marks the request finished; true for the one who did.
     pub(super) fn finish(&self) -> bool {
         self.set(state::FINISHED) & state::FINISHED == 0

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Passes every test of ringmain, in their short forms.
+#
+# usage: tests/all.sh [STEP ...]     without a step: all of them, in this order
+#
+#   style        format, clippy and rustdoc, warnings denied
+#   rust         unit, property, socket and documentation tests; each feature alone; the core without a network
+#   loom         the models of the lock-free rooms
+#   sanitizers   address sanitizer on the core (needs a nightly toolchain; says so and goes on where there is none)
+#   interop      official clients, cuts, and the conformance suite against the release binary
+#
+# It needs: Rust 1.88 or later with rustfmt and clippy, a C compiler, Node.js 20 or later with npm, Python 3.10 or
+# later with venv. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
+# conformance suite from npm, the official Python clients from PyPI, in pinned versions (tests/interop/install.sh).
+# As root on a Debian-like machine without Node.js or Python it installs those by apt-get first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+steps=("$@")
+[ $# -gt 0 ] || steps=(style rust loom sanitizers interop)
+began=$SECONDS
+
+say() { printf '\n=== %s (%ss)\n' "$*" $((SECONDS - began)); }
+
+style() {
+  cargo fmt --all --check
+  cargo clippy --workspace --all-targets -- -D warnings
+  cargo clippy --no-default-features -- -D warnings
+  RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+}
+
+rust() {
+  cargo test --workspace --exclude loom-tests
+  cargo test --no-default-features --lib --quiet
+  for feature in server rmcp everything; do cargo check --no-default-features --features "$feature" --quiet; done
+  # The direction of the house, by its dependencies: the core knows no network, no runtime, no store.
+  if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(hyper|tokio|redis)'; then
+    echo "the core depends on an edge crate" >&2
+    return 1
+  fi
+}
+
+loom() {
+  # An own target folder: the flag changes every crate.
+  RUSTFLAGS="--cfg ringmain_loom --cfg crossbeam_loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \
+    cargo test --release -p loom-tests
+}
+
+sanitizers() {
+  if ! rustc +nightly --version 2>/dev/null; then
+    echo "no nightly toolchain: the address sanitizer is left out (rustup toolchain install nightly)"
+    return
+  fi
+  host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+  RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/address" \
+    cargo +nightly test --no-default-features --lib --target "$host" --quiet
+}
+
+interop() {
+  cargo build --release
+  tests/interop/run.sh
+}
+
+for step in "${steps[@]}"; do
+  case $step in
+    style | rust | loom | sanitizers | interop) ;;
+    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  esac
+  say "$step"
+  "$step"
+done
+say "all passed: ${steps[*]}"
