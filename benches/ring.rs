@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput};
 use ringmain::ring::{Cursor, FIRST, Ring, Step};
 use ringmain::sse::Frame;
 use ringmain::sync::{AtomicBool, Ordering};
@@ -155,6 +155,8 @@ fn crowd<S: Side>(side: &S, count: u64, publishers: usize, cursors: usize) -> Du
 
 fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ring/publish");
+    // Runs of one length: in short ones the threads hardly meet.
+    group.sampling_mode(SamplingMode::Flat).sample_size(30);
     for (crowd_name, publishers, cursors) in
         [("1p", 1, 0), ("2p", 2, 0), ("1p_1_cursor", 1, 1), ("1p_1000_cursors", 1, 1000)]
     {

@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use loom::model::Builder;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread::JoinHandle;
 use ringmain::sync::epoch;
 
 /// Preemptions per execution for models of moderate size.
@@ -44,23 +45,43 @@ where
     let collected = seen.clone();
     builder.check(move || {
         drop(epoch::pin());
+        step();
         let outcome = scenario();
         let mut seen = collected.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0 += 1;
         seen.1.insert(outcome);
     });
     let (executions, outcomes) = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
-    let name = thread::current().name().unwrap_or("model").to_owned();
+    let name = std::thread::current().name().unwrap_or("model").to_owned();
     eprintln!("{name}: bound {bound}, {executions} executions, {:.1?}, {outcomes:?}", started.elapsed());
     outcomes
 }
 
-/// Makes this thread known to the epoch, which is not what the models are about: no other order of these steps
-/// is tried. Called first in a thread that will be pinned.
-pub fn arrive() {
-    loom::stop_exploring();
-    drop(epoch::pin());
-    loom::explore();
+loom::lazy_static! {
+    static ref STEPS: AtomicUsize = AtomicUsize::new(0);
+}
+
+/// Marks a step of a scenario: loom tries the steps of all threads in every order.
+///
+/// Loom remembers only the last access of an atomic. If one thread loads it, and another loads it and then
+/// changes it, loom forgets the first load and never tries the change before it. The steps are one word that
+/// all threads change, so between them nothing is forgotten. They order no memory.
+pub fn step() {
+    STEPS.fetch_add(1, Ordering::Relaxed); // Relaxed: so that no model passes for the order of its steps
+}
+
+/// Starts a thread of a model, known to the epoch: no other order of that is tried, as it is not what the models
+/// are about.
+pub fn spawn<R: 'static>(act: impl FnOnce() -> R + 'static) -> JoinHandle<R> {
+    let thread = loom::thread::spawn(move || {
+        loom::stop_exploring();
+        drop(epoch::pin());
+        loom::explore();
+        step();
+        act()
+    });
+    step();
+    thread
 }
 
 /// Keeps freed memory aside for a while, filled with nonsense. Loom does not see a plain read of freed memory;

@@ -6,9 +6,9 @@
 use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::thread;
+use loom::thread::JoinHandle;
 
-use loom_tests::{BOUND, SMALL, arrive, model};
+use loom_tests::{BOUND, SMALL, model, step};
 use ringmain::ring::{self, Batch, Cursor, Entry, FIRST, Limits, Position, Ref, Ring, Step};
 
 /// An entry that loom watches: its position is written by the publisher and by the drop, and read by readers,
@@ -86,20 +86,19 @@ fn ring(capacity: usize, published: u64) -> Shared {
 }
 
 fn publish(shared: &Shared, number: u64) -> Option<Position> {
+    step();
     shared.0.publish(Event::new(number), 0, &shared.1).ok()
 }
 
 fn publish_last(shared: &Shared, number: u64) -> Option<Position> {
+    step();
     shared.0.publish_last(Event::new(number), 0, &shared.1).ok()
 }
 
 /// Runs `act` in a thread of the model.
-fn spawn<R: 'static>(shared: &Shared, act: impl FnOnce(&Shared) -> R + 'static) -> thread::JoinHandle<R> {
+fn spawn<R: 'static>(shared: &Shared, act: impl FnOnce(&Shared) -> R + 'static) -> JoinHandle<R> {
     let shared = shared.clone();
-    thread::spawn(move || {
-        arrive();
-        act(&shared)
-    })
+    loom_tests::spawn(move || act(&shared))
 }
 
 /// Frees what was evicted and nobody is pinned for: the epoch takes a few steps to find that out.
@@ -124,6 +123,7 @@ struct Log {
 /// Reads until there is nothing more.
 fn read(cursor: &mut Cursor<Event>, shared: &Shared, log: &mut Log) {
     loop {
+        step();
         let position = cursor.position();
         match cursor.next(&shared.0) {
             Step::Item(entry) => log.numbers.push(intact(&entry, position)),
@@ -370,7 +370,7 @@ fn the_last_owner_of_a_chunk_drops_what_others_read() {
     model(SMALL, || {
         let shared = ring(2, 2);
         let Step::Item(batch) = Cursor::at(FIRST).take(&shared.0, 2, usize::MAX) else { unreachable!() };
-        let other = thread::spawn(move || assert_eq!(numbers(&batch, 1), [1, 2]));
+        let other = loom_tests::spawn(move || assert_eq!(numbers(&batch, 1), [1, 2]));
         drop(shared);
         other.join().unwrap();
     });

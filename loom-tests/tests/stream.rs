@@ -6,9 +6,9 @@ use std::future::poll_fn;
 
 use loom::future::block_on;
 use loom::sync::Arc;
-use loom::thread;
+use loom::thread::JoinHandle;
 
-use loom_tests::{BOUND, SMALL, arrive, model};
+use loom_tests::{BOUND, SMALL, model, step};
 use ringmain::ring::{Limits, Position};
 use ringmain::sse::{Frame, StreamName};
 use ringmain::stream::{Delivery, LagPolicy, Moment, Stream, Subscriber};
@@ -34,20 +34,19 @@ fn frame() -> Frame {
 }
 
 fn publish(shared: &Shared) -> Option<Position> {
+    step();
     shared.0.publish(frame(), Moment(0), &shared.1).ok()
 }
 
 fn publish_last(shared: &Shared) -> Option<Position> {
+    step();
     shared.0.publish_last(frame(), Moment(0), &shared.1).ok()
 }
 
 /// Runs `act` in a thread of the model.
-fn spawn<R: 'static>(shared: &Shared, act: impl FnOnce(&Shared) -> R + 'static) -> thread::JoinHandle<R> {
+fn spawn<R: 'static>(shared: &Shared, act: impl FnOnce(&Shared) -> R + 'static) -> JoinHandle<R> {
     let shared = shared.clone();
-    thread::spawn(move || {
-        arrive();
-        act(&shared)
-    })
+    loom_tests::spawn(move || act(&shared))
 }
 
 /// How a connection ended, or that it goes on.
@@ -88,11 +87,13 @@ impl Log {
     fn drain(&mut self, subscriber: &mut Subscriber, shared: &Shared) {
         while let (End::Open, Some(delivery)) = (self.end, subscriber.try_next(&shared.0)) {
             self.note(delivery);
+            step();
         }
     }
 
     /// Sleeps until there is something, and takes it.
     fn next(&mut self, subscriber: &mut Subscriber, shared: &Shared) {
+        step();
         self.note(block_on(poll_fn(|context| subscriber.poll_next(&shared.0, context))));
     }
 
@@ -274,6 +275,7 @@ fn a_connection_that_is_hung_up_gets_what_was_published_first() {
         let mut subscriber = shared.0.attach(None, LagPolicy::Signal);
         let publisher = spawn(&shared, |shared| {
             assert!(publish(shared).is_some());
+            step();
             assert!(shared.0.hang_up());
         });
         let mut log = Log::new();

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
-use loom::thread;
+use loom::thread::JoinHandle;
 
-use loom_tests::{BOUND, SMALL, model};
+use loom_tests::{BOUND, SMALL, model, step};
 use ringmain::wake::{Waiter, Waiters};
 
 /// A waiting room and how much was published. Every access to the count is `Relaxed`, so that nothing but the
@@ -23,6 +23,7 @@ struct Room {
 
 impl Room {
     fn publish(&self) -> usize {
+        step();
         self.published.fetch_add(1, Ordering::Relaxed); // Relaxed: see the type
         self.waiters.wake()
     }
@@ -46,9 +47,9 @@ impl Room {
     }
 }
 
-fn spawn<R: 'static>(room: &Arc<Room>, act: impl FnOnce(&Room) -> R + 'static) -> thread::JoinHandle<R> {
+fn spawn<R: 'static>(room: &Arc<Room>, act: impl FnOnce(&Room) -> R + 'static) -> JoinHandle<R> {
     let room = room.clone();
-    thread::spawn(move || act(&room))
+    loom_tests::spawn(move || act(&room))
 }
 
 #[test]

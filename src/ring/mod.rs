@@ -75,8 +75,8 @@ pub struct Limits {
     /// Weight to keep, at most, as [`Entry::weight`] counts it, not counting the chunk being written, which is
     /// cut short at a quarter of this. Default 1 MiB.
     pub max_weight: u64,
-    /// Milliseconds after which an entry may go, when [`Ring::evict_older`] is called. Below 2^31. Default 5
-    /// minutes.
+    /// Milliseconds after which an entry goes: when a later one needs a new chunk, or when
+    /// [`Ring::evict_older`] is called. Below 2^31. Default 5 minutes.
     pub max_age_ms: u32,
 }
 

@@ -135,7 +135,7 @@ impl<T: Entry> Ring<T> {
         };
         self.tail.move_on(Some(full), next);
         if linked {
-            self.evict_beyond(limits, next);
+            self.evict_beyond(now, limits, next);
         }
         next
     }
@@ -149,9 +149,10 @@ impl<T: Entry> Ring<T> {
     }
 
     /// Evicts whole chunks while more is retained than the limits allow. `tail` was just linked, and is empty.
-    fn evict_beyond(&self, limits: &Limits, tail: Pinned<'_, T>) {
+    fn evict_beyond(&self, now: u32, limits: &Limits, tail: Pinned<'_, T>) {
         self.evict_while(|oldest, next| {
             tail.base.saturating_sub(next.base) >= limits.capacity as u64
+                || is_older(oldest.stamp(), now, limits.max_age_ms)
                 || tail.weight_before.saturating_sub(oldest.weight_before) > limits.max_weight
         });
     }

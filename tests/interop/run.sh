@@ -86,6 +86,7 @@ run "cuts, TypeScript sdk 1.32" 240 node "$here/cut_sdk1.mjs" "$url"
 run "cuts, TypeScript client 2.4" 240 node "$here/cut_client2.mjs" "$url"
 run "cuts, Python mcp 1.30" 250 "$cache/py1/venv/bin/python" "$here/cut_py.py" "$url"
 run "cuts, Python mcp 2.3" 250 "$cache/py2/venv/bin/python" "$here/cut_py.py" "$url"
+run "the walk-through of the README" 90 "$here/readme.sh" "$url"
 run "conformance 2025-11-25" 320 "$here/conformance.sh" "$url"
 
 if [ -n "$server" ]; then
