@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use ringmain::adapter::Rmcp;
 use ringmain::everything::Everything;
 use ringmain::protocol::AllowList;
-use ringmain::server::{Answer, Config, Drained, Server};
+use ringmain::server::{Admin, Answer, Config, Drained, Server};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -59,6 +59,10 @@ struct Serve {
     #[arg(long, env = "RINGMAIN_KEEP_ALIVE", default_value_t = 15, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     keep_alive: u64,
+    /// Address for the operator: /publish, /healthz, /metrics. Whoever reaches it may publish; keep it on
+    /// loopback. Default: none.
+    #[arg(long, env = "RINGMAIN_ADMIN", value_name = "ADDR")]
+    admin: Option<SocketAddr>,
     /// Seconds for which a drain waits for requests in flight.
     #[arg(long, env = "RINGMAIN_DRAIN", default_value_t = 10, value_name = "SECONDS")]
     drain: u64,
@@ -89,7 +93,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
-    runtime.block_on(run(serve.listen, config))
+    runtime.block_on(run(serve.listen, serve.admin, config))
 }
 
 fn config(serve: &Serve) -> Result<Config, String> {
@@ -109,7 +113,7 @@ fn config(serve: &Serve) -> Result<Config, String> {
     Ok(config)
 }
 
-async fn run(listen: SocketAddr, config: Config) -> ExitCode {
+async fn run(listen: SocketAddr, admin: Option<SocketAddr>, config: Config) -> ExitCode {
     let path = config.path.clone();
     let server = match Server::bind(listen, Rmcp::new(|| Ok(Everything::default())), config) {
         Ok(server) => server,
@@ -118,6 +122,12 @@ async fn run(listen: SocketAddr, config: Config) -> ExitCode {
     match server.local_addr() {
         Ok(address) => tracing::info!("serving the demonstration server on http://{address}{path}"),
         Err(error) => return fail(&format!("cannot listen on {listen}: {error}")),
+    }
+    if let Some(address) = admin {
+        match Admin::bind(address, server.sessions()) {
+            Ok(admin) => drop(tokio::spawn(admin.run())),
+            Err(error) => return fail(&format!("cannot listen on {address} for the operator: {error}")),
+        }
     }
     let signals = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),

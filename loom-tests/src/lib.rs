@@ -20,6 +20,8 @@ use ringmain::sync::epoch;
 
 /// Preemptions per execution for models of moderate size.
 pub const BOUND: usize = 2;
+/// Preemptions per execution for the large ones.
+pub const LARGE: usize = 1;
 /// Preemptions per execution for the small ones.
 pub const SMALL: usize = 3;
 

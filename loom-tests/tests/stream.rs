@@ -8,7 +8,7 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread::JoinHandle;
 
-use loom_tests::{BOUND, SMALL, model, step};
+use loom_tests::{BOUND, LARGE, SMALL, model, step};
 use ringmain::ring::{Limits, Position};
 use ringmain::sse::{Frame, StreamName};
 use ringmain::stream::{Delivery, LagPolicy, Moment, Stream, Subscriber};
@@ -162,7 +162,7 @@ fn a_sleeping_subscriber_gets_each_frame_of_a_burst_once() {
 
 #[test]
 fn a_sleeping_subscriber_gets_the_frames_of_two_publishers_in_order() {
-    model(BOUND, || {
+    model(LARGE, || {
         let shared = stream(3, 1);
         let mut subscriber = shared.0.attach(Some(1), LagPolicy::Signal);
         let publishers = [(); 2].map(|()| spawn(&shared, |shared| publish(shared).unwrap()));

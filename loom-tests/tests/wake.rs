@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
-use loom::thread::JoinHandle;
+use loom::thread::{self, JoinHandle};
 
 use loom_tests::{BOUND, SMALL, model, step};
 use ringmain::wake::{Waiter, Waiters};
@@ -49,7 +49,13 @@ impl Room {
 
 fn spawn<R: 'static>(room: &Arc<Room>, act: impl FnOnce(&Room) -> R + 'static) -> JoinHandle<R> {
     let room = room.clone();
-    loom_tests::spawn(move || act(&room))
+    // Not `loom_tests::spawn`: nothing here is pinned in the epoch.
+    let thread = thread::spawn(move || {
+        step();
+        act(&room)
+    });
+    step();
+    thread
 }
 
 #[test]

@@ -50,13 +50,7 @@ impl<H: Handler> Server<H> {
     ///
     /// The address cannot be listened on.
     pub fn bind(address: SocketAddr, handler: H, config: Config) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        let listener = TcpListener::from_std(socket.into())?;
-        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)), listener })
+        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)), listener: listen(address)? })
     }
 
     /// The address it listens on.
@@ -114,9 +108,19 @@ impl<H> std::fmt::Debug for Server<H> {
     }
 }
 
+/// Listens on `address` with a backlog of our own.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 /// A connection that failed before it was accepted is the client's affair; anything else is ours, and passes
 /// or does not: wait a moment rather than spin.
-async fn pause(error: &io::Error) {
+pub(super) async fn pause(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
         tracing::warn!(%error, "cannot accept connections for the moment");

@@ -29,6 +29,7 @@
 //! ```
 
 mod accept;
+mod admin;
 mod body;
 mod config;
 mod cors;
@@ -37,6 +38,7 @@ mod post;
 mod route;
 
 pub use accept::{Drained, Server};
+pub use admin::Admin;
 pub use config::{Allowed, Answer, Config};
 
 use std::time::Instant;

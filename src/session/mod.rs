@@ -35,7 +35,7 @@ mod request;
 mod state;
 
 pub use connection::{Connection, Piece};
-pub use registry::{Counters, Sessions};
+pub use registry::{Counters, Reach, Sessions};
 pub use request::{AskError, RequestStream};
 pub use state::{Session, Summary};
 

@@ -10,6 +10,7 @@ use scc::{Guard, HashIndex};
 use super::Settings;
 use super::state::Session;
 use crate::protocol::{Refusal, SessionId};
+use crate::sse::{Frame, Payload};
 use crate::stream::{Clock, Moment};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
 
@@ -134,6 +135,25 @@ impl Queue {
     }
 }
 
+/// How far a message got that was published to sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Sessions it was published to.
+    pub sessions: u64,
+    /// Those with a client connected to the stream.
+    pub delivered: u64,
+    /// Those where it waits for the client to connect.
+    pub retained: u64,
+}
+
+impl Reach {
+    /// Counts one session, with a client connected or without.
+    pub fn count(&mut self, attached: bool) {
+        self.sessions += 1;
+        *(if attached { &mut self.delivered } else { &mut self.retained }) += 1;
+    }
+}
+
 /// The sessions of one endpoint.
 ///
 /// Cheap to clone; clones are the same registry.
@@ -242,6 +262,20 @@ impl Sessions {
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Session>)) {
         let guard = Guard::new();
         self.map.iter(&guard).for_each(|(_, session)| visit(session));
+    }
+
+    /// Publishes a message to the standalone stream of every session. It is serialised once: `write` appends it,
+    /// as one line of JSON. Takes about a tenth of a microsecond a session, and more where a client waits.
+    pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
+        let (payload, now, mut reach) = (Payload::encode(write), self.shared.clock.now(), Reach::default());
+        let limits = &self.shared.settings.standalone;
+        self.for_each(|session| {
+            let frame = Frame::shared(session.name(), &payload);
+            if session.standalone.publish(frame, now, limits).is_ok() {
+                reach.count(session.standalone.terms().is_attached());
+            }
+        });
+        reach
     }
 
     /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to

@@ -285,6 +285,21 @@ fn a_response_nobody_is_connected_for_is_kept_whichever_comes_first() {
 }
 
 #[test]
+fn a_message_to_all_is_serialised_once_and_reaches_each() {
+    let (sessions, _) = sessions();
+    let (attached, detached) = (session(&sessions), session(&sessions));
+    let mut connection = attached.connect(None).unwrap();
+    let mut serialised = 0;
+    let reach = sessions.publish(|out| {
+        serialised += 1;
+        out.extend_from_slice(b"news");
+    });
+    assert_eq!((serialised, reach), (1, Reach { sessions: 2, delivered: 1, retained: 1 }));
+    assert!(written(&mut connection).0.contains("data: news\n"));
+    assert!(written(&mut detached.connect(None).unwrap()).0.contains("data: news\n"));
+}
+
+#[test]
 fn only_versions_that_prime_are_primed() {
     let (sessions, _) = sessions();
     for version in ProtocolVersion::ALL {

@@ -1,0 +1,203 @@
+//! Shutting down: nothing new, what is in flight finishes, streams are told to come back, and all of it by the
+//! deadline.
+
+#![cfg(feature = "server")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ringmain::server::{Config, Drained};
+use serde_json::json;
+use support::{Client, Http2, POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, request, test, until};
+use tokio::net::TcpStream;
+
+fn draining_for(deadline: Duration) -> Config {
+    let mut config = Config::default();
+    config.drain = deadline;
+    config
+}
+
+/// Far off: a drain that needs it has failed.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Waits until new connections are refused.
+async fn refuses(server: &TestServer) {
+    until("the listener to go", || std::net::TcpStream::connect(server.address).is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_ends_by_deadline() {
+    test(async {
+        // Everything finishes.
+        let mut server = TestServer::start(draining_for(LONG));
+        let client = server.client().await;
+        let old = server.client_of("2025-06-18").await;
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+        publish(&server.session(&client), 1);
+        let mut old_listening = old.listen(None).await;
+        let mut call = client.call_stream(1, "steps", json!({"label": "call", "after": 2})).await;
+        call.primed().await;
+        let http2 = Http2::connect(server.address).await;
+        let over_http2 = Client::initialize_over(http2.clone(), "2025-11-25").await;
+        let mut http2_listening = over_http2.listen(None).await;
+        http2_listening.primed().await;
+        let mut http2_call = over_http2.call_stream(1, "steps", json!({"label": "http2"})).await;
+        http2_call.primed().await;
+
+        server.begin_stop();
+        assert_eq!(support::number(&listening.message().await.1), 1, "what was published is delivered first");
+        listening.told_to_come_back().await;
+        old_listening.ended().await;
+        http2_listening.told_to_come_back().await;
+        refuses(&server).await;
+        // What is in flight goes on to its end.
+        server.control.release("call");
+        assert_eq!(call.message().await.1["params"]["number"], 1);
+        assert_eq!(call.message().await.1["params"]["number"], 2);
+        assert_eq!(call.message().await.1["result"]["done"], "call");
+        call.ended().await;
+        server.control.release("http2");
+        assert_eq!(http2_call.message().await.1["result"]["done"], "http2");
+        http2_call.ended().await;
+        drop((over_http2, http2));
+        assert_eq!(server.stopped().await, Drained::Complete);
+
+        // Something never ends.
+        let mut server = TestServer::start(draining_for(Duration::from_millis(300)));
+        let client = server.client().await;
+        let mut call = client.call_stream(1, "steps", json!({"label": "never"})).await;
+        call.primed().await;
+        let control = server.control.clone();
+        server.begin_stop();
+        let began = Instant::now();
+        call.ended().await;
+        assert_eq!(server.stopped().await, Drained::CutOff);
+        assert!(began.elapsed() >= Duration::from_millis(250), "it was given its time: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "and no more: {:?}", began.elapsed());
+        control.noted("never:cancelled").await;
+        control.noted("closed").await;
+    })
+    .await;
+}
+
+/// Connections that stay open from before are not a way in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_new_begins_during_a_drain() {
+    test(async {
+        let mut server = TestServer::start(draining_for(LONG));
+        let client = server.client().await;
+        let mut call = client.call_stream(1, "steps", json!({})).await;
+        call.primed().await;
+        // A request whose head is there and whose body is not: the server has begun to read it.
+        let hello = hello("2025-11-25");
+        let whole = request("POST", &POST_HEADERS, &hello);
+        let mut late = Wire::connect(server.address).await;
+        late.send(&whole[..whole.len() - 1]).await;
+        // The server has read it for certain once it has answered somebody who came later.
+        client.ping(2).await;
+        let mut idle = Wire::connect(server.address).await;
+        idle.send(&client.post_bytes(&json!({"jsonrpc": "2.0", "id": 3, "method": "ping"}))).await;
+        let mut reply = idle.reply().await;
+        reply.json().await;
+        let mut idle = reply.body.into_wire();
+
+        server.begin_stop();
+        refuses(&server).await;
+        late.send(&whole[whole.len() - 1..]).await;
+        let reply = late.reply().await;
+        assert_eq!(reply.header("mcp-session-id"), None);
+        assert_eq!(reply.error(503).await["error"]["code"], -32000);
+        // The idle connection is closed, because nothing is in flight on it.
+        idle.closed().await;
+        assert_eq!(idle.received, b"");
+        server.control.release("call");
+        call.rest().await;
+        assert_eq!(server.stopped().await, Drained::Complete);
+    })
+    .await;
+}
+
+/// A client that opened a connection and said nothing has nothing in flight.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connection_does_not_hold_up_a_drain() {
+    test(async {
+        let mut server = TestServer::start(draining_for(Duration::from_secs(3)));
+        server.client().await;
+        let silent = TcpStream::connect(server.address).await.expect("the server listens");
+        // It was accepted for certain once one behind it in the queue was answered.
+        server.client().await.ping(1).await;
+        server.begin_stop();
+        assert_eq!(server.stopped().await, Drained::Complete);
+        drop(silent);
+    })
+    .await;
+}
+
+/// Nor has one that stopped in the middle of a head.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_head_does_not_hold_up_a_drain() {
+    test(async {
+        let mut server = TestServer::start(draining_for(Duration::from_secs(3)));
+        let mut half = Wire::connect(server.address).await;
+        half.send(b"POST /mcp HTTP/1.1\r\nHost: localh").await;
+        server.client().await.ping(1).await;
+        server.begin_stop();
+        assert_eq!(server.stopped().await, Drained::Complete);
+    })
+    .await;
+}
+
+/// "Everything ends": the connection of a client that reads nothing too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_connection_is_cut_off_at_the_deadline() {
+    test(async {
+        let mut server = TestServer::start(draining_for(Duration::from_millis(300)));
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut stalled = Wire::connect_narrow(server.address).await;
+        stalled.send(&client.get_bytes(None)).await;
+        until("the server to attach", || session.standalone().terms().is_attached()).await;
+        for number in 1..=1500 {
+            publish_json(&session, &note(number, 8000));
+            if number % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        server.begin_stop();
+        assert_eq!(server.stopped().await, Drained::CutOff);
+        until("the server to let go of the connection", || std::sync::Arc::strong_count(&session) == 1).await;
+        drop(stalled);
+    })
+    .await;
+}
+
+/// A stream that is written to all the time ends as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_stream_ends_at_a_drain() {
+    test(async {
+        let mut server = TestServer::start(draining_for(Duration::from_secs(3)));
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+        let publisher = std::thread::spawn(move || {
+            let mut number = 0;
+            while !session.is_closed() && number < 3_000_000 {
+                number += 1;
+                let message = format!(r#"{{"jsonrpc":"2.0","method":"test/note","params":{{"number":{number}}}}}"#);
+                if session.publish(|out| out.extend(message.bytes())).is_err() {
+                    break;
+                }
+            }
+            session
+        });
+        listening.message().await;
+        server.begin_stop();
+        listening.rest().await;
+        assert_eq!(server.stopped().await, Drained::Complete);
+        drop(publisher);
+    })
+    .await;
+}

@@ -1,0 +1,241 @@
+//! Session management: how sessions begin, whom they belong to, and how they end.
+
+#![cfg(feature = "server")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ringmain::server::Config;
+use serde_json::json;
+use support::{POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, test, until};
+
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+//= type=test
+//# The server MAY terminate the session at any time, after which it MUST respond to requests containing that
+//# session ID with HTTP 404 Not Found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_ends_open_streams() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let (client, other) = (server.client().await, server.client().await);
+        let session = server.session(&client);
+        let mut listening = client.listen(None).await;
+        let last = listening.primed().await;
+        let mut call = client.call_stream(1, "steps", json!({"label": "call", "before": 1})).await;
+        call.primed().await;
+        call.message().await;
+        let mut asking = client.call_stream(2, "ask", json!({})).await;
+        asking.primed().await;
+        asking.message().await;
+        let mut others = other.listen(None).await;
+        others.primed().await;
+
+        client.delete().await.nothing(204).await;
+        // Without a word: there is nothing to come back for.
+        listening.ended().await;
+        call.ended().await;
+        asking.ended().await;
+        server.control.noted("call:cancelled").await;
+        server.control.noted("closed").await;
+        assert_eq!(server.control.count("closed"), 1);
+        assert!(session.publish(|out| out.extend(b"{}")).is_err(), "nobody can publish to it");
+
+        for gone in [
+            client.request(3, "ping", json!({})).await,
+            client.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await,
+            client.post(&json!({"jsonrpc": "2.0", "id": 1, "result": {}})).await,
+            client.get(None).await,
+            client.get(Some(&last)).await,
+            client.delete().await,
+        ] {
+            assert_eq!(gone.error(404).await["error"]["code"], -32001);
+        }
+        assert_eq!(server.sessions.len(), 1);
+        publish(&server.session(&other), 1);
+        others.message().await;
+        other.ping(1).await;
+    })
+    .await;
+}
+
+/// A client that reads nothing cannot be told that its session ended, but its connection can end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_ends_stalled_streams() {
+    test(async {
+        let mut config = Config::default();
+        config.keep_alive = Duration::from_millis(100);
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut stalled = Wire::connect_narrow(server.address).await;
+        stalled.send(&client.get_bytes(None)).await;
+        until("the server to attach", || session.standalone().terms().is_attached()).await;
+        for number in 1..=1500 {
+            publish_json(&session, &note(number, 8000));
+            if number % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        client.delete().await.nothing(204).await;
+        // The server gives the connection up, so that nothing of the session is held by it any more.
+        until("the server to let go of the session", || std::sync::Arc::strong_count(&session) == 1).await;
+        drop(stalled);
+    })
+    .await;
+}
+
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
+//= type=test
+//# The session ID SHOULD be globally unique and cryptographically secure (e.g., a securely generated UUID, a JWT,
+//# or a cryptographic hash). The session ID MUST only contain visible ASCII characters (ranging from 0x21 to 0x7E).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_chosen_session_id_is_refused() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let client = server.client().await;
+        let chosen = "0123456789abcdef0123456789abcdef";
+        let mut ids = vec![client.session.clone()];
+        for (id, status, code) in [
+            (chosen, 404, -32001),
+            ("my-own-id", 404, -32001),
+            ("00000000000000000000000000000000", 404, -32001),
+            (client.session.as_str(), 400, -32600),
+        ] {
+            let headers = [POST_HEADERS.to_vec(), vec![("Mcp-Session-Id", id)]].concat();
+            let reply = client.send("POST", &headers, &hello("2025-11-25")).await;
+            assert_eq!(reply.header("mcp-session-id"), None, "{id}");
+            assert_eq!(reply.error(status).await["error"]["code"], code, "{id}");
+        }
+        // None of them is known now.
+        for id in [chosen, "my-own-id"] {
+            let mut stranger = client.clone();
+            stranger.session = id.to_owned();
+            stranger.request(1, "ping", json!({})).await.error(404).await;
+        }
+        assert_eq!(server.sessions.len(), 1);
+        client.ping(1).await;
+
+        for _ in 0..50 {
+            let id = server.client().await.session;
+            assert!(id.len() >= 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "128 bits in visible ASCII");
+            assert!(!ids.contains(&id));
+            ids.push(id);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_share_nothing() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let (one, two) = (server.client().await, server.client().await);
+        let mut listening = (one.listen(None).await, two.listen(None).await);
+        listening.0.primed().await;
+        listening.1.primed().await;
+        // The same request ID, in flight in both.
+        let mut calls = (
+            one.call_stream(1, "steps", json!({"label": "one"})).await,
+            two.call_stream(1, "steps", json!({"label": "two"})).await,
+        );
+        publish(&server.session(&one), 1);
+        publish(&server.session(&two), 2);
+        assert_eq!(support::number(&listening.0.message().await.1), 1);
+        assert_eq!(support::number(&listening.1.message().await.1), 2);
+        one.notify("notifications/cancelled", json!({"requestId": 1})).await;
+        server.control.noted("one:cancelled").await;
+        server.control.release("two");
+        assert_eq!(calls.0.rest().await.len(), 1);
+        assert_eq!(calls.1.rest().await[1].message()["result"]["done"], "two");
+        one.delete().await.nothing(204).await;
+        listening.0.ended().await;
+        publish(&server.session(&two), 3);
+        assert_eq!(support::number(&listening.1.message().await.1), 3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_session_expires_and_ends_its_streams() {
+    test(async {
+        let mut config = Config::default();
+        config.sessions.idle_ms = 300;
+        config.sweep = Duration::from_millis(50);
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let began = Instant::now();
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+        // Keep-alives are far off, so nothing says that the client still reads.
+        listening.ended().await;
+        assert!(began.elapsed() >= Duration::from_millis(250), "not before its time: {:?}", began.elapsed());
+        server.control.noted("closed").await;
+        client.request(1, "ping", json!({})).await.error(404).await;
+        assert!(server.sessions.is_empty());
+
+        // A request in flight keeps its session, however long it takes.
+        let client = server.client().await;
+        let session = server.session(&client);
+        let bystander = server.client().await;
+        let mut call = client.call_stream(1, "steps", json!({"label": "long"})).await;
+        call.primed().await;
+        until("the bystander to expire", || server.sessions.len() == 1).await;
+        drop(bystander);
+        assert!(!session.is_closed());
+        server.control.release("long");
+        assert_eq!(call.message().await.1["id"], 1);
+        until("the session to expire", || server.sessions.is_empty()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attached_session_is_not_idle() {
+    test(async {
+        let mut config = Config::default();
+        config.sessions.idle_ms = 600;
+        config.sweep = Duration::from_millis(50);
+        config.keep_alive = Duration::from_millis(100);
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(1800) {
+            assert!(matches!(listening.try_block().await, Ok(Some(support::Block::Comment(_)))));
+        }
+        publish(&server.session(&client), 1);
+        assert_eq!(support::number(&listening.message().await.1), 1);
+        client.ping(1).await;
+        listening.into_wire().reset();
+        until("the session to expire", || server.sessions.is_empty()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absolute_lifetime_holds() {
+    test(async {
+        let mut config = Config::default();
+        config.sessions.absolute_ms = 400;
+        config.sweep = Duration::from_millis(50);
+        config.keep_alive = Duration::from_millis(100);
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let mut listening = client.listen(None).await;
+        let mut call = client.call_stream(1, "steps", json!({"label": "long"})).await;
+        listening.primed().await;
+        call.primed().await;
+        let mut busy = 100;
+        while !server.sessions.is_empty() {
+            busy += 1;
+            let reply = client.request(busy, "ping", json!({})).await;
+            assert!(matches!(reply.status, 200 | 404), "status {}", reply.status);
+        }
+        listening.ended().await;
+        call.ended().await;
+        server.control.noted("long:cancelled").await;
+    })
+    .await;
+}
