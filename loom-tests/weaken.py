@@ -50,7 +50,7 @@ WEAKENINGS = [
      "ring::the_first_chunk_is_installed_once_by_racing_publishers"),
     (relaxed(CHUNK, "link: read without Acquire", "self.0.load("), "ring::a_cursor_made_while_publishing_reads_every_entry_once"),
     (relaxed(CHUNK, "link: moved on without Release", "self.0.compare_exchange(expected, target, ", "Acquire"),
-     "ring::a_reader_gets_each_entry_or_is_told_how_many_it_missed"),
+     "ring::a_reader_finds_what_eviction_by_age_left"),
     (relaxed(CHUNK, "link: moved on without Acquire", "self.0.compare_exchange(expected, target, ", "Release"),
      "ring::a_reader_gets_each_entry_or_is_told_how_many_it_missed"),
     (replaced(CHUNK, "successor: evicted not checked", "if self.is_evicted() {", "if false {"),
@@ -153,6 +153,22 @@ WEAKENINGS = [
 ]
 
 
+# Weakenings that no model catches, and why. One that is caught after all is an error too: move it up.
+NOT_CAUGHT = {
+    "slot: lost race without Acquire": "who loses looks at the mark only; an evictor reads the slots again before the age",
+    "link: moved on without Acquire": "what it would order, the fence of the epoch's pin orders too",
+    "evicted: set without Release": "what it would order, the fence of the epoch's pin orders too",
+    "evicted: read without Acquire": "what it would order, the fence of the epoch's pin orders too",
+    "evicted: set after the ring moved on": "the evictor stays pinned until the mark is set, so the successor is not freed before",
+    "register: marked without Release": "the waker's own word orders the same (in loom it is a lock)",
+    "register: marked without Acquire": "the waker's own word orders the same (in loom it is a lock)",
+    "wake: mark reset without Release": "the waker's own word orders the same (in loom it is a lock)",
+    "wake: mark reset without Acquire": "the waker's own word orders the same (in loom it is a lock)",
+    "register: waker left after the mark": "the waker's own word orders the same (in loom it is a lock)",
+    "lease: changed without Acquire": "a change uses the word alone",
+}
+
+
 def main():
     words = sys.argv[1:]
     chosen = [w for w in WEAKENINGS if not words or any(word in w[0][0] for word in words)]
@@ -166,9 +182,10 @@ def main():
             "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
             "RUST_BACKTRACE": "0",
         }
-        surviving = [name for (name, edits), model in chosen if not try_one(tree, environment, name, edits, model)]
-    print(f"{len(chosen) - len(surviving)} of {len(chosen)} caught; not caught: {', '.join(surviving) or 'none'}")
-    sys.exit(1 if surviving else 0)
+        caught = {name: try_one(tree, environment, name, edits, model) for (name, edits), model in chosen}
+    unexpected = [name for name, was in caught.items() if was == (name in NOT_CAUGHT)]
+    print(f"{sum(caught.values())} of {len(caught)} caught; not as expected: {', '.join(unexpected) or 'none'}")
+    sys.exit(1 if unexpected else 0)
 
 
 def try_one(tree, environment, name, edits, model):
@@ -196,7 +213,7 @@ def try_one(tree, environment, name, edits, model):
         sys.exit(f"{name}: there is no model {model}")
     message = re.search(r"panicked at [^\n]*\n([^\n]*)", output)
     message = message[1].strip()[:100] if message else f"exit status {result.returncode}"
-    print(f"| {name} | `{model}` | {message if result.returncode else 'NOT CAUGHT'} |", flush=True)
+    print(f"| {name} | `{model}` | {message if result.returncode else 'not caught: ' + NOT_CAUGHT.get(name, '?')} |", flush=True)
     return result.returncode != 0
 
 

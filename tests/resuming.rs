@@ -139,7 +139,7 @@ async fn each_event_reaches_a_racing_subscriber_exactly_once() {
                 if events.len() as u64 == PUBLISHERS * EACH {
                     break;
                 }
-                if events.len() as u64 % 25 == 0 {
+                if events.len().is_multiple_of(25) {
                     bursts.add_permits(1);
                 }
                 let (event, _) = stream.message().await;

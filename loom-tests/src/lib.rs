@@ -80,7 +80,10 @@ pub fn spawn<R: 'static>(act: impl FnOnce() -> R + 'static) -> JoinHandle<R> {
         drop(epoch::pin());
         loom::explore();
         step();
-        act()
+        let result = act();
+        // The epoch's farewell is a fence: others are tried before it too.
+        step();
+        result
     });
     step();
     thread

@@ -265,7 +265,7 @@ fn the_tail_never_names_more_than_can_be_read_with_two_publishers() {
         let others = [2, 3].map(|number| spawn(&shared, move |shared| publish(shared, number)));
         let tail = shared.0.tail();
         assert!(read_from(FIRST, &shared).numbers.len() as u64 >= tail - FIRST);
-        others.map(|other| other.join().unwrap());
+        others.into_iter().for_each(|other| drop(other.join().unwrap()));
     });
 }
 
@@ -387,6 +387,18 @@ fn racing_evictors_give_a_chunk_up_once() {
         collect();
         assert_eq!(read_from(FIRST, &shared), Log { numbers: vec![2], missed: 1, ended: false });
         own
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_reader_finds_what_eviction_by_age_left() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(2, 1);
+        let other = spawn(&shared, |shared| shared.0.evict_older(OLD, &shared.1));
+        let log = read_from(FIRST, &shared);
+        assert_eq!((other.join().unwrap(), log.numbers.len() as u64 + log.missed), (1, 1));
+        log.missed
     });
     assert!(outcomes.into_iter().eq([0, 1]));
 }

@@ -75,7 +75,7 @@ fn a_waiter_of_two_publishers_sleeps_through_neither() {
         let room = Arc::new(Room::default());
         let publishers = [(); 2].map(|()| spawn(&room, Room::publish));
         room.wait(2, &mut Waiter::new());
-        publishers.map(|publisher| publisher.join().unwrap());
+        publishers.into_iter().for_each(|publisher| drop(publisher.join().unwrap()));
     });
 }
 
@@ -113,7 +113,7 @@ fn a_waiter_registers_again_while_two_publishers_wake_it() {
         let mut waiter = Waiter::new();
         room.wait(1, &mut waiter);
         room.wait(2, &mut waiter);
-        publishers.map(|publisher| publisher.join().unwrap());
+        publishers.into_iter().for_each(|publisher| drop(publisher.join().unwrap()));
     });
 }
 

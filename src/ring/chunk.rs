@@ -217,6 +217,19 @@ impl<T: Entry> Strong<T> {
         }
     }
 
+    /// Whether a chunk was linked behind this one.
+    #[inline]
+    pub(super) fn has_next(&self) -> bool {
+        !self.next.is_null()
+    }
+
+    /// How many entries stand in this chunk, and what they weigh together, given its successor: nothing is
+    /// published to a chunk that has one.
+    #[inline]
+    pub(super) fn until(&self, next: Pinned<'_, T>) -> (usize, usize) {
+        ((next.base - self.base) as usize, (next.weight_before - self.weight_before) as usize)
+    }
+
     /// The slots, in order.
     #[inline]
     pub(super) fn slots(&self) -> &[Slot<T>] {

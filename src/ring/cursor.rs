@@ -68,7 +68,7 @@ impl<T: Entry> Cursor<T> {
     /// Takes up to `max_entries` entries, and no more once their weights reach `max_weight`, across chunks.
     /// Costs one count per chunk, not per entry.
     pub fn take(&mut self, ring: &Ring<T>, max_entries: usize, max_weight: usize) -> Step<Batch<T>> {
-        let mut batch = Batch { first: None, more: Vec::new(), last: false };
+        let mut batch = Batch { first: None, more: Vec::new(), weight: 0, last: false };
         let (mut entries, mut weight) = (0, 0);
         loop {
             let start = match self.settle(ring) {
@@ -80,9 +80,37 @@ impl<T: Entry> Cursor<T> {
                 Step::Lagged { missed } => return self.skip(missed),
             };
             let Some(chunk) = &self.chunk else { return Step::Empty };
-            let mut end = start;
+            // A chunk behind the tail is taken whole if it fits: its weight is known without a look at its
+            // entries, and the ring did not end in it.
+            if start == 0 && chunk.has_next() {
+                let guard = epoch::pin();
+                if let Successor::Next(next) = chunk.successor(&guard) {
+                    let (count, together) = chunk.until(next);
+                    if entries + count <= max_entries && weight + together < max_weight {
+                        entries += count;
+                        weight += together;
+                        self.position = next.base;
+                        let next = next.strong();
+                        if let Some(chunk) = self.chunk.replace(next) {
+                            batch.push(Span { chunk, range: 0..count });
+                        }
+                        batch.weight = weight;
+                        if entries == max_entries {
+                            return Step::Item(batch);
+                        }
+                        continue;
+                    }
+                }
+            }
+            let (mut end, mut is_all) = (start, false);
             for slot in &chunk.slots()[start..] {
-                let State::Entry { entry, last } = slot.read() else { break };
+                let (entry, last) = match slot.read() {
+                    State::Entry { entry, last } => (entry, last),
+                    state => {
+                        is_all = matches!(state, State::Empty);
+                        break;
+                    }
+                };
                 end += 1;
                 entries += 1;
                 weight += entry.weight();
@@ -93,8 +121,9 @@ impl<T: Entry> Cursor<T> {
             }
             self.position += (end - start) as u64;
             batch.last = self.ended;
+            batch.weight = weight;
             batch.push(Span { chunk: chunk.clone(), range: start..end });
-            if self.ended || entries >= max_entries || weight >= max_weight {
+            if is_all || self.ended || entries >= max_entries || weight >= max_weight {
                 return Step::Item(batch);
             }
         }
@@ -110,6 +139,18 @@ impl<T: Entry> Cursor<T> {
     /// slot with an entry.
     #[inline]
     fn settle(&mut self, ring: &Ring<T>) -> Step<usize> {
+        // Nearly always an entry stands right here.
+        if let (Some(chunk), false) = (&self.chunk, self.ended) {
+            let index = self.position.wrapping_sub(chunk.base) as usize;
+            if chunk.slots().get(index).is_some_and(Slot::is_entry) {
+                return Step::Item(index);
+            }
+        }
+        self.settle_at_edge(ring)
+    }
+
+    #[inline(never)]
+    fn settle_at_edge(&mut self, ring: &Ring<T>) -> Step<usize> {
         if self.ended {
             return Step::Ended;
         }
@@ -182,6 +223,7 @@ pub struct Batch<T: Entry> {
     first: Option<Span<T>>,
     /// Empty, and without memory, unless the batch spans chunks.
     more: Vec<Span<T>>,
+    weight: usize,
     last: bool,
 }
 
@@ -238,6 +280,12 @@ impl<T: Entry> Batch<T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// The sum of the entries' weights.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Whether the ring ends behind this batch.

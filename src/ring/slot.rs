@@ -64,6 +64,7 @@ pub struct Ref<'a, T> {
 impl<T> Deref for Ref<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.entry
     }
@@ -154,6 +155,7 @@ impl<T: Entry> Slot<T> {
     }
 
     /// Whether an entry stands here.
+    #[inline]
     pub(super) fn is_entry(&self) -> bool {
         matches!(self.read(), State::Entry { .. })
     }

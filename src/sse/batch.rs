@@ -22,7 +22,8 @@ impl FrameBatch {
     /// Makes a batch of which nothing was written yet.
     #[must_use]
     pub fn new(frames: Batch<Frame>) -> Self {
-        let remaining = frames.iter().map(|frame| frame.len()).sum();
+        // A frame's weight is its length.
+        let remaining = frames.weight();
         Self { frames, index: 0, written: 0, remaining }
     }
 

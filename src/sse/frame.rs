@@ -13,6 +13,8 @@ use crate::ring::{Entry, Ref};
 
 /// What stands between the event ID and the data.
 const BETWEEN: &[u8] = b"\nevent: message\ndata: ";
+/// Everything before the data, with room for the longest name, and position 0.
+const LONGEST_HEAD: &[u8; 60] = b"id: 00000000-00000000-0000000000000000\nevent: message\ndata: ";
 /// What ends an event.
 const END: &[u8] = b"\n\n";
 /// `id: `, the session tag and a hyphen.
@@ -70,25 +72,34 @@ impl Frame {
     /// The position is set when the frame is published.
     pub fn encode(name: StreamName, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         with_scratch(|scratch| {
-            write_head(scratch, name);
-            let head = scratch.len();
+            scratch.extend_from_slice(LONGEST_HEAD);
             write(scratch);
-            debug_assert!(!scratch[head..].contains(&b'\n') && !scratch[head..].contains(&b'\r'));
+            let data = &scratch[LONGEST_HEAD.len()..];
+            debug_assert!(!data.contains(&b'\n') && !data.contains(&b'\r'));
             scratch.extend_from_slice(END);
-            Self(ThinArc::from_header_and_slice(Header { position: 0, shared: None }, scratch))
+            Self::finish(name, None, scratch)
         })
     }
 
     /// Builds the frame of an event of stream `name` whose data is `payload`.
     #[must_use]
     pub fn shared(name: StreamName, payload: &Payload) -> Self {
-        with_scratch(|scratch| {
-            write_head(scratch, name);
-            Self(ThinArc::from_header_and_slice(
-                Header { position: 0, shared: Some(payload.clone()) },
-                scratch,
-            ))
-        })
+        Self::finish(name, Some(payload.clone()), LONGEST_HEAD)
+    }
+
+    /// Copies `text`, which begins with the longest head, to where it stays; there it gets its name, so that
+    /// nothing is read back right after it was written byte by byte.
+    #[inline]
+    fn finish(name: StreamName, shared: Option<Payload>, text: &[u8]) -> Self {
+        let text = &text[LONGEST_HEAD.len() - head_len(name)..];
+        let mut frame = ThinArc::from_header_and_slice(Header { position: 0, shared }, text);
+        frame.with_arc_mut(|frame| {
+            let text = Arc::get_mut(frame).expect("nobody else knows it yet").slice_mut();
+            text[..4].copy_from_slice(b"id: ");
+            text[BEFORE_STREAM - 1] = b'-';
+            write_name(text, name);
+        });
+        Self(frame)
     }
 
     /// The position it was published at, or 0.
@@ -193,7 +204,9 @@ unsafe impl Entry for Frame {
             frame.header_mut().position = position;
             let text = frame.slice_mut();
             let at = position_at(text);
-            write_hexadecimal(&mut text[at..at + 16], position);
+            let text = &mut text[at..at + 16];
+            text[..8].copy_from_slice(&digits((position >> 32) as u32));
+            text[8..].copy_from_slice(&digits(position as u32));
         });
     }
 
@@ -220,18 +233,19 @@ fn with_scratch<R>(build: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     built
 }
 
-/// Writes everything before the data, with position 0.
-fn write_head(out: &mut Vec<u8>, name: StreamName) {
-    let mut digits = [0; 8];
-    out.extend_from_slice(b"id: ");
-    write_hexadecimal(&mut digits, u64::from(name.tag));
-    out.extend_from_slice(&digits);
-    out.push(b'-');
-    write_hexadecimal(&mut digits, u64::from(name.stream));
-    let zeros = (name.stream | 1).leading_zeros() as usize / 4;
-    out.extend_from_slice(&digits[zeros..]);
-    out.extend_from_slice(b"-0000000000000000");
-    out.extend_from_slice(BETWEEN);
+/// Puts the name of the stream, a digit or eight of it, where [`LONGEST_HEAD`] left room for eight.
+fn write_name(text: &mut [u8], name: StreamName) {
+    text[4..12].copy_from_slice(&digits(name.tag));
+    // One word: the digits of the stream without leading zeros, then of what follows them as much as fits.
+    let zeros = (name.stream | 1).leading_zeros() & !3;
+    let follows = 0x2d30_3030_3030_3030_u64.checked_shr(64 - 2 * zeros).unwrap_or(0);
+    let word = u64::from_be_bytes(digits(name.stream)) << (2 * zeros) | follows;
+    text[BEFORE_STREAM..BEFORE_STREAM + 8].copy_from_slice(&word.to_be_bytes());
+}
+
+/// How many bytes stand before the data.
+fn head_len(name: StreamName) -> usize {
+    LONGEST_HEAD.len() - (name.stream | 1).leading_zeros() as usize / 4
 }
 
 /// Where the digits of the position begin: behind the hyphen that follows the stream, 1 to 8 digits long.
@@ -244,15 +258,16 @@ fn position_at(frame: &[u8]) -> usize {
     at + 1
 }
 
-/// Fills `digits` with `value` in lower-case hexadecimal, with leading zeros.
+/// The lower-case hexadecimal digits of `value`, with leading zeros: all eight at once, a byte each.
 #[inline]
-fn write_hexadecimal(digits: &mut [u8], value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut rest = value;
-    for digit in digits.iter_mut().rev() {
-        *digit = DIGITS[(rest & 15) as usize];
-        rest >>= 4;
-    }
+fn digits(value: u32) -> [u8; 8] {
+    let mut each = u64::from(value);
+    each = (each | each << 16) & 0x0000_ffff_0000_ffff;
+    each = (each | each << 8) & 0x00ff_00ff_00ff_00ff;
+    each = (each | each << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte that is ten or more: there the letters begin.
+    let letters = (each + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (each + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 #[cfg(test)]

@@ -1,0 +1,195 @@
+//! An rmcp handler behind the adapter, seen from the wire.
+
+#![cfg(all(feature = "server", feature = "rmcp", feature = "everything"))]
+
+mod support;
+
+use ringmain::adapter::Rmcp;
+use ringmain::everything::Everything;
+use ringmain::server::{Answer, Config};
+use serde_json::{Value, json};
+use support::{Client, Http2, Stream, TestServer, publish, test, until};
+
+fn everything() -> TestServer {
+    TestServer::start_with(Rmcp::new(|| Ok(Everything::default())), Config::default())
+}
+
+async fn tool(client: &Client, id: u64, name: &str, arguments: Value) -> Stream {
+    let params = json!({"name": name, "arguments": arguments, "_meta": {"progressToken": id}});
+    client.request(id, "tools/call", params).await.stream().await
+}
+
+fn text(response: &Value) -> &str {
+    response["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {response}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_report_on_their_own_stream() {
+    test(async {
+        let server = everything();
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+
+        let mut call = tool(&client, 1, "test_tool_with_progress", json!({})).await;
+        call.primed().await;
+        for progress in [0.0, 50.0, 100.0] {
+            let (_, message) = call.message().await;
+            assert_eq!(message["method"], "notifications/progress");
+            assert_eq!(message["params"]["progressToken"], 1);
+            assert_eq!(message["params"]["progress"].as_f64(), Some(progress));
+        }
+        let (_, response) = call.message().await;
+        assert_eq!((response["id"].clone(), text(&response)), (json!(1), "Tool with progress completed"));
+        call.ended().await;
+
+        let mut call = tool(&client, 2, "test_trigger_tool_change", json!({})).await;
+        let events = call.rest().await;
+        assert_eq!(events.len(), 2, "priming and the response");
+        let (event, message) = listening.message().await;
+        assert_eq!((event.position(), &message["method"]), (1, &json!("notifications/tools/list_changed")));
+
+        let error = client
+            .request(3, "tools/call", json!({"name": "no_such_tool"}))
+            .await
+            .stream()
+            .await
+            .rest()
+            .await;
+        assert_eq!(error.last().unwrap().message()["error"]["code"], -32602);
+        let error = client.request(4, "no/such/method", json!({})).await.stream().await.rest().await;
+        assert_eq!(error.last().unwrap().message()["error"]["code"], -32601);
+        publish(&session, 1);
+        assert_eq!(listening.message().await.0.position(), 2, "nothing of a request");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_are_asked_where_the_answer_is_awaited() {
+    test(async {
+        let server = everything();
+        let client = server.client().await;
+        // rmcp asks only what the client said it can answer.
+        let mut capable = client.clone();
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}, "elicitation": {}},
+            "clientInfo": {"name": "test", "version": "0"}
+        }});
+        let reply = client.send("POST", &support::POST_HEADERS, hello.to_string().as_bytes()).await;
+        capable.session = reply.header("mcp-session-id").expect("a session id").to_owned();
+        capable.notify("notifications/initialized", json!({})).await;
+
+        let mut call = tool(&capable, 1, "test_sampling", json!({"prompt": "capital of France?"})).await;
+        call.primed().await;
+        let (_, question) = call.message().await;
+        assert_eq!(question["method"], "sampling/createMessage");
+        let answer = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "Paris"}});
+        let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": answer});
+        capable.post(&answer).await.nothing(202).await;
+        let (_, response) = call.message().await;
+        assert!(text(&response).contains("Paris"), "{response}");
+        call.ended().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_tool_stops_and_answers_nothing() {
+    test(async {
+        let server = everything();
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut call =
+            tool(&client, 1, "test_progress_stream", json!({"count": 100_000, "interval_ms": 5})).await;
+        call.primed().await;
+        for _ in 0..3 {
+            call.message().await;
+        }
+        client.notify("notifications/cancelled", json!({"requestId": 1})).await;
+        let rest = call.rest().await;
+        assert!(
+            rest.iter().all(|event| event.message()["method"] == "notifications/progress"),
+            "no response"
+        );
+        until("nothing to be in flight", || session.summary().in_flight == 0).await;
+        client.ping(2).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_and_closed_connections_resume() {
+    test(async {
+        let server = everything();
+        let client = server.client().await;
+        // The tool closes its connection; the client comes back.
+        let mut call = tool(&client, 1, "test_reconnection", json!({})).await;
+        let primed = call.primed().await;
+        call.told_to_come_back().await;
+        let events = client.listen(Some(&primed)).await.rest().await;
+        assert_eq!(text(&events.last().unwrap().message()), "Reconnection test completed");
+
+        // The client breaks off at each step.
+        let mut call = tool(&client, 2, "test_progress_stream", json!({"count": 50, "interval_ms": 5})).await;
+        let mut last = call.primed().await;
+        let mut steps = Vec::new();
+        let done = loop {
+            let (event, message) = call.message().await;
+            assert_eq!(event.position(), steps.len() as u64 + 1);
+            last = event.id.unwrap_or(last);
+            if message["id"] == 2 {
+                break message;
+            }
+            steps.push(message["params"]["progress"].as_f64().unwrap() as u64);
+            if steps.len() % 7 == 0 {
+                call.into_wire().reset();
+                call = client.listen(Some(&last)).await;
+                call.primed().await;
+            }
+        };
+        assert_eq!((text(&done), steps), ("done 50", (1..=50).collect()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_end_with_their_services() {
+    test(async {
+        let mut config = Config::default();
+        config.answer = Answer::Stream;
+        let server = TestServer::start_with(Rmcp::new(|| Ok(Everything::default())), config);
+        for version in ["2025-03-26", "2025-06-18", "2025-11-25"] {
+            let http2 = Http2::connect(server.address).await;
+            let client = Client::initialize_over(http2, version).await;
+            let mut call =
+                tool(&client, 1, "test_progress_stream", json!({"count": 100_000, "interval_ms": 5})).await;
+            call.next().await.expect("it has begun");
+            client.delete().await.nothing(204).await;
+            call.rest().await;
+            client.request(2, "ping", json!({})).await.error(404).await;
+        }
+        assert!(server.sessions.is_empty());
+    })
+    .await;
+}
+
+/// A factory that fails costs its client an error, and nobody anything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn factory_that_fails_is_an_error() {
+    test(async {
+        let factory = || Err::<Everything, _>(std::io::Error::other("no"));
+        let server = TestServer::start_with(Rmcp::new(factory), Config::default());
+        for _ in 0..3 {
+            let mut wire = support::Wire::connect(server.address).await;
+            let body = support::hello("2025-11-25");
+            wire.send(&support::request("POST", &support::POST_HEADERS, &body)).await;
+            let mut reply = wire.reply().await;
+            assert_eq!((reply.status, reply.header("mcp-session-id")), (200, None));
+            assert_eq!(reply.json().await["error"]["code"], -32603);
+            assert!(server.sessions.is_empty());
+        }
+    })
+    .await;
+}
