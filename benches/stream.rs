@@ -9,12 +9,14 @@
 mod support;
 
 use core::future::Future;
-use core::pin::pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use std::hint::black_box;
 use std::time::Instant;
 
+use bytes::{Buf, Bytes};
 use criterion::{BenchmarkId, Criterion, Throughput};
+use futures_util::StreamExt;
 use ringmain::stream::{Delivery, LagPolicy, Moment, Stream};
 use support::{Broadcast, Build, LIMITS, Rmcp, RmcpSession, frame, look_at};
 
@@ -24,6 +26,7 @@ fn main() {
     publish_wake_read(&mut criterion);
     burst(&mut criterion);
     resume(&mut criterion);
+    replay(&mut criterion);
     criterion.final_summary();
 }
 
@@ -172,6 +175,51 @@ fn resume(criterion: &mut Criterion) {
                 assert_eq!(frames.len(), MISSED);
                 frames.iter().for_each(|frame| look_at(frame));
                 receiver
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Replay of all 256 retained frames, from the decision to replay until every byte is in a form that hyper
+/// writes from: what a server does for a client that comes back, but for the write itself. Nobody looks at the
+/// bytes; the kernel's copy will. The rival's body is what servers make of a queue and a channel: the replayed
+/// frames as a stream, then the live ones, boxed, polled frame by frame.
+fn replay(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("stream/replay");
+    group.throughput(Throughput::Elements(support::RETAINED as u64));
+    let mut context = Context::from_waker(Waker::noop());
+    let stream = Stream::new();
+    (0..support::RETAINED).for_each(|_| publish(&stream));
+    let bytes = support::RETAINED * 256;
+    group.bench_function(BenchmarkId::new("ringmain", support::RETAINED), |bencher| {
+        bencher.iter(|| {
+            let mut subscriber = stream.attach(Some(0), LagPolicy::Signal);
+            let mut ready = 0;
+            while let Poll::Ready(Delivery::Frames(frames)) = subscriber.poll_next(&stream, &mut context) {
+                ready += frames.remaining();
+            }
+            assert_eq!(ready, bytes);
+            subscriber.detach(&stream);
+        });
+    });
+    for (name, build) in RIVALS {
+        let channel = Broadcast::new(build);
+        (0..support::RETAINED).for_each(|_| channel.publish());
+        group.bench_function(BenchmarkId::new(name, support::RETAINED), |bencher| {
+            bencher.iter(|| {
+                let live =
+                    futures_util::stream::unfold(channel.sender.subscribe(), |mut receiver| async move {
+                        receiver.recv().await.ok().map(|frame| (frame, receiver))
+                    });
+                let replayed = futures_util::stream::iter(channel.queue.replay(0));
+                let mut body: Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>> =
+                    Box::pin(replayed.chain(live));
+                let mut ready = 0;
+                while let Poll::Ready(Some(frame)) = body.as_mut().poll_next(&mut context) {
+                    ready += frame.remaining();
+                }
+                assert_eq!(ready, bytes);
             });
         });
     }

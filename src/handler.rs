@@ -415,9 +415,9 @@ impl Outlet {
         poll_fn(|context| self.request.poll_cancelled(&mut watch.waiter, context)).await;
     }
 
-    /// Waits until a connected client is less than `behind` events behind; an absent client is not waited for.
-    /// Useful only where sessions are made with [`LagPolicy::Wait`](crate::stream::LagPolicy::Wait); without,
-    /// it may wait until the client disconnects. Bound it with a timer.
+    /// Waits until a connected client is less than `behind` events behind. Does not wait for an absent client,
+    /// nor where sessions are made with another policy than [`LagPolicy::Wait`](crate::stream::LagPolicy::Wait).
+    /// Bound it with a timer.
     ///
     /// # Cancel safety
     ///

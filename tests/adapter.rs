@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use ringmain::adapter::Rmcp;
 use ringmain::everything::Everything;
 use ringmain::server::{Answer, Config};
@@ -171,6 +174,62 @@ async fn sessions_end_with_their_services() {
             client.request(2, "ping", json!({})).await.error(404).await;
         }
         assert!(server.sessions.is_empty());
+    })
+    .await;
+}
+
+/// A service whose end can be seen.
+#[derive(Clone)]
+struct Counted {
+    _alive: Arc<()>,
+}
+
+impl rmcp::ServerHandler for Counted {}
+
+/// What a session had is freed when it ends, however it ends and however far it came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn service_is_dropped_with_its_session() {
+    test(async {
+        let alive = Arc::new(());
+        let mut config = Config::default();
+        config.sessions.idle_ms = 500;
+        config.sweep = Duration::from_millis(50);
+        let counted = alive.clone();
+        let server =
+            TestServer::start_with(Rmcp::new(move || Ok(Counted { _alive: counted.clone() })), config);
+        // The factory has one, and so has this test.
+        let services = || Arc::strong_count(&alive) - 2;
+
+        let client = server.client().await;
+        client.ping(1).await;
+        assert!(services() > 0);
+        client.delete().await.nothing(204).await;
+        until("the service to go by DELETE", || services() == 0).await;
+
+        // One that expires, with its stream open; and one that never said `notifications/initialized`.
+        let client = server.client().await;
+        let mut listening = client.listen(None).await;
+        let reply = client.send("POST", &support::POST_HEADERS, &support::hello("2025-11-25")).await;
+        assert!(reply.header("mcp-session-id").is_some());
+        assert!(services() > 0);
+        listening.rest().await;
+        until("the services to expire", || services() == 0 && server.sessions.is_empty()).await;
+    })
+    .await;
+}
+
+/// Services that are there when the server ends do not outlive it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_end_with_the_server() {
+    test(async {
+        let alive = Arc::new(());
+        let counted = alive.clone();
+        let factory = move || Ok(Counted { _alive: counted.clone() });
+        let mut server = TestServer::start_with(Rmcp::new(factory), Config::default());
+        server.client().await.ping(1).await;
+        server.begin_stop();
+        server.stopped().await;
+        until("the service to go with the server", || Arc::strong_count(&alive) == 1).await;
     })
     .await;
 }

@@ -88,6 +88,22 @@ async fn drain_ends_by_deadline() {
     .await;
 }
 
+/// A server that ended has no sessions, whichever way it ended, and its handler knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_end_with_the_server() {
+    test(async {
+        let mut server = TestServer::start(Config::default());
+        let client = server.client().await;
+        let session = server.session(&client);
+        let control = server.control.clone();
+        server.begin_stop();
+        assert_eq!(server.stopped().await, Drained::Complete);
+        assert!(session.is_closed(), "its handler may publish to it for ever");
+        assert_eq!(control.count("closed"), 1);
+    })
+    .await;
+}
+
 /// Connections that stay open from before are not a way in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_new_begins_during_a_drain() {

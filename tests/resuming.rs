@@ -7,6 +7,7 @@ mod support;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use ringmain::protocol::RequestId;
 use ringmain::ring::Limits;
 use ringmain::server::{Answer, Config};
 use ringmain::stream::LagPolicy;
@@ -307,6 +308,8 @@ async fn evicted_range_is_signalled() {
         let mut call = client.call_stream(1, "steps", json!({"after": 100})).await;
         let primed = call.primed().await;
         call.into_wire().reset();
+        let request = session.request(&1.into()).expect("it is in flight");
+        until("the server to see the reset", || !request.stream().terms().is_attached()).await;
         server.control.release("call");
         server.control.noted("call:answered").await;
         let mut call = client.listen(Some(&primed)).await;
@@ -526,7 +529,10 @@ async fn final_response_survives_disconnect() {
         let mut call = client.call_stream("x", "steps", json!({"before": 2, "after": 300})).await;
         call.primed().await;
         let last = call.message().await.0.id.unwrap();
+        let request =
+            server.session(&client).request(&RequestId::String("x".into())).expect("it is in flight");
         call.into_wire().reset();
+        until("the server to see the reset", || !request.stream().terms().is_attached()).await;
         server.control.release("call");
         server.control.noted("call:answered").await;
 

@@ -31,7 +31,7 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use std::alloc;
 
-use super::position::Position;
+use super::position::{Position, is_older};
 use super::slot::{Entry, Slot};
 use crate::sync::epoch::Guard;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
@@ -144,12 +144,20 @@ impl<T: Entry> Chunk<T> {
     }
 
     /// Notes that an entry is about to be published here at `now`. Called before the slot is filled, so that
-    /// whoever sees the entry sees that it is young.
+    /// whoever sees the entry sees that it is young. Never goes back: a publisher with an earlier time does not
+    /// age an entry beside its own.
     #[inline]
     pub(super) fn touch(&self, now: u32) {
-        // Relaxed: the Release of the slot that is filled next carries it along. Pairs with the Acquire in
-        // `Slot::read` and in a failed `Slot::seal`.
-        self.stamp.store(now, Ordering::Relaxed);
+        // Relaxed, here and below: the Release of the slot that is filled next carries it along. Pairs with the
+        // Acquire in `Slot::read` and in a failed `Slot::seal`.
+        let mut stamp = self.stamp.load(Ordering::Relaxed);
+        // Within a millisecond there is nothing to note.
+        while stamp != now && is_older(stamp, now, 0) {
+            match self.stamp.compare_exchange_weak(stamp, now, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(found) => stamp = found,
+            }
+        }
     }
 
     /// Notes that the slot at `index` and all before it are filled. Two publishers may note out of order and

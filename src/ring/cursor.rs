@@ -7,7 +7,7 @@ use super::Ring;
 use super::chunk::{Pinned, Strong, Successor};
 use super::position::{Position, index_in};
 use super::slot::{Entry, Ref, Slot, State};
-use crate::sync::epoch;
+use crate::sync::epoch::{self, Guard};
 
 /// What a cursor finds at its position.
 #[derive(Debug)]
@@ -70,6 +70,8 @@ impl<T: Entry> Cursor<T> {
     pub fn take(&mut self, ring: &Ring<T>, max_entries: usize, max_weight: usize) -> Step<Batch<T>> {
         let mut batch = Batch { first: None, more: Vec::new(), weight: 0, last: false };
         let (mut entries, mut weight) = (0, 0);
+        // Pinned at the first hop and for all of them: a pin costs more than the rest of a hop.
+        let mut pinned: Option<Guard> = None;
         loop {
             let start = match self.settle(ring) {
                 Step::Item(index) => index,
@@ -83,8 +85,8 @@ impl<T: Entry> Cursor<T> {
             // A chunk behind the tail is taken whole if it fits: its weight is known without a look at its
             // entries, and the ring did not end in it.
             if start == 0 && chunk.has_next() {
-                let guard = epoch::pin();
-                if let Successor::Next(next) = chunk.successor(&guard) {
+                let guard = pinned.get_or_insert_with(epoch::pin);
+                if let Successor::Next(next) = chunk.successor(guard) {
                     let (count, together) = chunk.until(next);
                     if entries + count <= max_entries && weight + together < max_weight {
                         entries += count;
@@ -232,11 +234,19 @@ struct Span<T: Entry> {
     range: Range<usize>,
 }
 
+/// Room for as many chunks as the largest batch that the stream room asks for spans.
+const SPANS: usize = 17;
+
 impl<T: Entry> Batch<T> {
     fn push(&mut self, span: Span<T>) {
         match self.first {
             None => self.first = Some(span),
-            Some(_) => self.more.push(span),
+            Some(_) => {
+                if self.more.is_empty() {
+                    self.more.reserve(SPANS);
+                }
+                self.more.push(span);
+            }
         }
     }
 

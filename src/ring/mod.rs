@@ -117,8 +117,10 @@ impl<T: Entry> Ring<T> {
         while let Some(next) = chunk.next() {
             chunk = next;
         }
-        let filled = chunk.slots().iter().skip(chunk.hint()).take_while(|slot| slot.is_entry()).count();
-        chunk.base + (chunk.hint().min(chunk.slots().len()) + filled) as u64
+        // Read once: it may move on meanwhile, and what lies before it would count twice.
+        let hint = chunk.hint().min(chunk.slots().len());
+        let filled = chunk.slots()[hint..].iter().take_while(|slot| slot.is_entry()).count();
+        chunk.base + (hint + filled) as u64
     }
 
     /// Whether nothing was ever published and the ring is not closed.

@@ -3,19 +3,18 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming as RequestBody;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::{Allowed, Config, Endpoint, route};
+use super::serve::{Opening, Stage, serve};
+use super::writer::{GiveBack, Reactor, Writer};
+use super::{Allowed, Config, Endpoint};
 use crate::handler::Handler;
 use crate::session::Sessions;
 use crate::sync::Arc;
@@ -25,8 +24,8 @@ use crate::sync::Arc;
 const BACKLOG: i32 = 4096;
 /// How long to wait after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How a client with prior knowledge of HTTP/2 begins.
-const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long connections may take to end once they were told that the deadline came.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// An endpoint on a socket.
 pub struct Server<H> {
@@ -79,26 +78,27 @@ impl<H: Handler> Server<H> {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
         let Self { endpoint, listener } = self;
         endpoint.tell_time();
-        let (drain, draining) = watch::channel(());
-        let upkeep = tokio::spawn(upkeep(endpoint.clone()));
+        let stage = watch::Sender::new(Stage::Serving);
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(keep_up(endpoint.clone()));
         let beats = endpoint.clone();
-        let beating = tokio::spawn(async move { beats.keep_alive.run(beats.config.keep_alive).await });
+        upkeep.spawn(async move { beats.keep_alive.run(beats.config.keep_alive).await });
+        let reactors = start_reactors(&endpoint, &stage);
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => { tokio::spawn(serve(endpoint.clone(), stream, draining.clone())); }
+                    Ok((stream, _)) => {
+                        tokio::spawn(serve(endpoint.clone(), stream, Opening::New, stage.subscribe()));
+                    }
                     Err(error) => pause(&error).await,
                 },
             }
         }
-        drop((listener, draining));
-        let drained = finish(&endpoint, drain).await;
-        upkeep.abort();
-        beating.abort();
-        drained
+        drop(listener);
+        finish(&endpoint, &stage, reactors).await
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) async fn pause(error: &io::Error) {
 }
 
 /// Keeps the clock going and ends what has had its time.
-async fn upkeep<H: Handler>(endpoint: Arc<Endpoint<H>>) {
+async fn keep_up<H: Handler>(endpoint: Arc<Endpoint<H>>) {
     let mut clock = tokio::time::interval(Duration::from_millis(50).min(endpoint.config.sweep));
     let mut sweep = tokio::time::interval(endpoint.config.sweep);
     loop {
@@ -139,7 +139,7 @@ async fn upkeep<H: Handler>(endpoint: Arc<Endpoint<H>>) {
                 let sweeping = endpoint.clone();
                 // Off the reactor: with a million sessions it takes tens of milliseconds.
                 let swept = tokio::task::spawn_blocking(move || {
-                    sweeping.sessions.sweep(|session| sweeping.handler.closed(&session));
+                    sweeping.sessions.sweep(|session| sweeping.closed(&session));
                 });
                 if let Err(error) = swept.await {
                     tracing::error!(%error, "the sweep of expired sessions failed");
@@ -149,98 +149,74 @@ async fn upkeep<H: Handler>(endpoint: Arc<Endpoint<H>>) {
     }
 }
 
+/// Starts what writes the streams that leave hyper, one task for each core. Without them streams stay inside.
+fn start_reactors<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    stage: &watch::Sender<Stage>,
+) -> JoinSet<io::Result<()>> {
+    let mut reactors = JoinSet::new();
+    if !endpoint.config.hand_over {
+        return reactors;
+    }
+    let (again, stages) = (endpoint.clone(), stage.clone());
+    let give_back: GiveBack = Arc::new(move |socket, unread| match tokio::net::TcpStream::from_std(socket) {
+        Ok(stream) => {
+            tokio::spawn(serve(again.clone(), stream, Opening::Again(unread), stages.subscribe()));
+        }
+        Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
+    });
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let (writer, sides) = Writer::new(count);
+    for (handed, side) in sides {
+        let Config { keep_alive, stalled_after, .. } = endpoint.config;
+        match Reactor::new(handed, side, keep_alive, stalled_after, give_back.clone()) {
+            Ok(reactor) => drop(reactors.spawn(reactor)),
+            Err(error) => {
+                tracing::warn!(%error, "streams are written by hyper");
+                return JoinSet::new();
+            }
+        }
+    }
+    let _ = endpoint.writer.set(writer);
+    reactors
+}
+
 /// Lets everything come to its end, at the latest by the deadline.
-async fn finish<H: Handler>(endpoint: &Endpoint<H>, drain: watch::Sender<()>) -> Drained {
+async fn finish<H: Handler>(
+    endpoint: &Endpoint<H>,
+    stage: &watch::Sender<Stage>,
+    mut reactors: JoinSet<io::Result<()>>,
+) -> Drained {
     endpoint.start_draining();
+    let writer = endpoint.writer.get();
+    if let Some(writer) = writer {
+        writer.drain();
+    }
     endpoint.sessions.for_each(|session| {
         session.standalone().hang_up();
     });
-    drain.send_replace(());
-    // Each connection holds a receiver: when none is left, none is.
-    if tokio::time::timeout(endpoint.config.drain, drain.closed()).await.is_ok() {
-        return Drained::Complete;
-    }
+    stage.send_replace(Stage::Draining);
+    let mut ended = Box::pin(async {
+        // Each connection holds a receiver: when none is left, none is, and none is handed over any more.
+        stage.closed().await;
+        if let Some(writer) = writer {
+            writer.finish();
+        }
+        while reactors.join_next().await.is_some() {}
+    });
+    let in_time = timeout(endpoint.config.drain, &mut ended).await.is_ok();
     let mut left = Vec::new();
     endpoint.sessions.for_each(|session| left.push(session.clone()));
-    for session in left {
-        if endpoint.sessions.terminate(&session) {
-            endpoint.handler.closed(&session);
-        }
+    left.iter().for_each(|session| endpoint.terminate(session));
+    if in_time {
+        return Drained::Complete;
     }
-    // The streams are closed; their last bytes need a moment to leave.
-    let _ = tokio::time::timeout(Duration::from_secs(1), drain.closed()).await;
+    // The streams are closed; their last bytes get a moment to leave.
+    if timeout(LAST_BYTES, &mut ended).await.is_err() {
+        drop(ended);
+        stage.send_replace(Stage::CutOff);
+        reactors.shutdown().await;
+        let _ = timeout(LAST_BYTES, stage.closed()).await;
+    }
     Drained::CutOff
-}
-
-/// Serves one connection to its end.
-async fn serve<H: Handler>(endpoint: Arc<Endpoint<H>>, stream: TcpStream, draining: watch::Receiver<()>) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot switch off Nagle's algorithm");
-    }
-    let patience = endpoint.config.read_timeout;
-    let is_http2 = match tokio::time::timeout(patience, begins_http2(&stream)).await {
-        Ok(Ok(is_http2)) => is_http2,
-        Ok(Err(_)) | Err(_) => return,
-    };
-    let io = TokioIo::new(stream);
-    let config = &endpoint.config;
-    let max_head = config.max_header_bytes.saturating_mul(4).max(16 << 10);
-    let service = {
-        let endpoint = endpoint.clone();
-        service_fn(move |request: Request<RequestBody>| {
-            let endpoint = endpoint.clone();
-            async move { Ok::<_, std::convert::Infallible>(route::answer(endpoint, request).await) }
-        })
-    };
-    let served = if is_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(config.max_http2_streams)
-            .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
-            .keep_alive_interval(config.keep_alive)
-            .serve_connection(io, service);
-        until_drained(connection, draining, |connection| connection.graceful_shutdown()).await
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(patience)
-            .max_headers(256)
-            .max_buf_size(max_head)
-            .half_close(false)
-            .serve_connection(io, service);
-        until_drained(connection, draining, |connection| connection.graceful_shutdown()).await
-    };
-    if let Err(error) = served {
-        tracing::trace!(%error, "a connection ended early");
-    }
-}
-
-/// Drives a connection; when the drain begins, asks it to take no further request.
-async fn until_drained<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
-    mut draining: watch::Receiver<()>,
-    wind_down: impl Fn(Pin<&mut C>),
-) -> hyper::Result<()> {
-    let mut connection = pin!(connection);
-    tokio::select! {
-        served = &mut connection => return served,
-        _ = draining.changed() => wind_down(connection.as_mut()),
-    }
-    connection.await
-}
-
-/// Whether the client starts with the preface of HTTP/2. Looks without taking.
-async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut seen = [0; HTTP2_PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut seen).await?;
-        if count == 0 || seen[..count] != HTTP2_PREFACE[..count] {
-            return Ok(false);
-        }
-        if count == seen.len() {
-            return Ok(true);
-        }
-        // The rest of it is on its way; what is there already would make `peek` return at once.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }

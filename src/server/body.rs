@@ -33,21 +33,34 @@ impl<H> AnswerBody<H> {
 pub(super) struct EventStream<H> {
     connection: Connection,
     endpoint: Arc<Endpoint<H>>,
-    beat: Beat,
+    /// Its place among those that get comments, from the first time it is quiet.
+    beat: Option<Beat>,
 }
 
 impl<H: Handler> EventStream<H> {
     pub(super) fn new(connection: Connection, endpoint: Arc<Endpoint<H>>) -> Self {
-        let beat = endpoint.keep_alive.join();
-        Self { connection, endpoint, beat }
+        Self { connection, endpoint, beat: None }
+    }
+
+    /// What it carries.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// What it carries, for somebody else to write.
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         if let Poll::Ready(piece) = self.connection.poll_next(context) {
-            self.beat.busy();
+            if let Some(beat) = &mut self.beat {
+                beat.busy();
+            }
             return Poll::Ready(piece);
         }
-        if self.beat.is_due(&self.endpoint.keep_alive, context) {
+        let beat = self.beat.get_or_insert_with(|| self.endpoint.keep_alive.join());
+        if beat.is_due(&self.endpoint.keep_alive, context) {
             // hyper asks for more only when the socket took what was there: the client is alive.
             self.connection.session().touch();
             return Poll::Ready(Some(Piece::Control(sse::KEEP_ALIVE)));

@@ -24,12 +24,18 @@ pub struct Config {
     pub max_header_bytes: usize,
     /// How long a client may take to send a request head, and a body. Default 15 seconds each.
     pub read_timeout: Duration,
+    /// How long a client may take nothing of what waits to be sent to it before its connection is ended. Default 60
+    /// seconds. Looked at as often as comments are sent. Over HTTP/2 it counts for the connection as a whole.
+    pub stalled_after: Duration,
     /// How often a quiet stream gets a comment. Default 15 seconds; between one and two of these may pass.
     pub keep_alive: Duration,
     /// How often sessions and responses whose time is up are looked for. Default 5 seconds.
     pub sweep: Duration,
     /// How long a drain waits for requests in flight. Default 10 seconds.
     pub drain: Duration,
+    /// Whether event streams over plain HTTP/1.1 are written without hyper, for a twentieth of the memory. Default:
+    /// yes, on Linux, which is where it works.
+    pub hand_over: bool,
     /// Streams of one HTTP/2 connection at once. Default 10,000. Each costs about 1.5 KB while it is open.
     pub max_http2_streams: u32,
 }
@@ -44,9 +50,11 @@ impl Default for Config {
             max_body_bytes: 4 << 20,
             max_header_bytes: 16 << 10,
             read_timeout: Duration::from_secs(15),
+            stalled_after: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             sweep: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            hand_over: cfg!(target_os = "linux"),
             max_http2_streams: 10_000,
         }
     }

@@ -36,20 +36,24 @@ mod cors;
 mod keep_alive;
 mod post;
 mod route;
+mod serve;
+mod writer;
 
 pub use accept::{Drained, Server};
 pub use admin::Admin;
 pub use config::{Allowed, Answer, Config};
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
-use crate::session::Sessions;
+use crate::session::{Session, Sessions};
 use crate::stream::{Clock, Moment};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, OnceLock, Ordering};
 use keep_alive::KeepAlive;
+use writer::Writer;
 
 /// What every request of one endpoint needs.
 struct Endpoint<H> {
@@ -59,6 +63,8 @@ struct Endpoint<H> {
     /// Looked at by every request, replaced now and then.
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
+    /// Set while the server runs, if streams are handed over.
+    writer: OnceLock<Writer>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -70,6 +76,7 @@ impl<H: Handler> Endpoint<H> {
             sessions: Sessions::new(config.sessions.clone(), Clock::default()),
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
+            writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             config,
@@ -82,6 +89,18 @@ impl<H: Handler> Endpoint<H> {
         self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
     }
 
+    /// Ends a session, and tells the handler if this is what ended it.
+    fn terminate(&self, session: &Session) {
+        if self.sessions.terminate(session) {
+            self.closed(session);
+        }
+    }
+
+    /// Tells the handler that a session ended.
+    fn closed(&self, session: &Session) {
+        unwinding(|| self.handler.closed(session));
+    }
+
     fn is_draining(&self) -> bool {
         // Acquire: whoever sees the mark sees what was done before it was set. Pairs with `start_draining`.
         self.draining.load(Ordering::Acquire)
@@ -91,4 +110,10 @@ impl<H: Handler> Endpoint<H> {
         // Release: pairs with `is_draining`.
         self.draining.store(true, Ordering::Release);
     }
+}
+
+/// Calls into a handler. If it panics, `None`: the connection lives on, which others may share, and so does the
+/// task. The panic hook has said what happened.
+fn unwinding<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
 }

@@ -1,7 +1,6 @@
 //! POST: one message in; its answer out.
 
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -12,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming as RequestBody;
 
 use super::route::{self, Answered};
-use super::{Answer, Endpoint};
+use super::{Answer, Endpoint, unwinding};
 use crate::handler::{self, Context, Handler, Incoming, Notification};
 use crate::protocol::{ProtocolVersion, Refusal, RequestId, headers};
 use crate::session::{Connection, RequestStream, Session};
@@ -126,8 +125,8 @@ struct Tentative<'a, H: Handler> {
 
 impl<H: Handler> Drop for Tentative<'_, H> {
     fn drop(&mut self) {
-        if !self.keep && self.endpoint.sessions.terminate(self.session) {
-            self.endpoint.handler.closed(self.session);
+        if !self.keep {
+            self.endpoint.terminate(self.session);
         }
     }
 }
@@ -167,9 +166,8 @@ async fn run<H: Handler>(endpoint: &Arc<Endpoint<H>>, request: handler::Request,
 /// Polls `work` once, and spawns the rest of it if there is any.
 async fn start(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
     let done = poll_fn(|context| {
-        // A handler that panics must not take the connection along, which others may share. Its context
-        // answers for it when the future is dropped.
-        Poll::Ready(catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context).is_ready())).unwrap_or(true))
+        // The context of a handler that panics answers for it when the future is dropped.
+        Poll::Ready(unwinding(|| work.as_mut().poll(context).is_ready()).unwrap_or(true))
     })
     .await;
     if !done {
@@ -200,7 +198,7 @@ fn respond<H: Handler>(
     response: handler::Response,
 ) -> Result<Answered<H>, Refusal> {
     let session = route::session(endpoint, headers)?;
-    endpoint.handler.response(response, &session);
+    unwinding(|| endpoint.handler.response(response, &session));
     Ok(route::empty(StatusCode::ACCEPTED))
 }
 

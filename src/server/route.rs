@@ -94,9 +94,7 @@ fn get<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<A
 //# session.
 fn delete<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<Answered<H>, Refusal> {
     let session = session(endpoint, headers)?;
-    if endpoint.sessions.terminate(&session) {
-        endpoint.handler.closed(&session);
-    }
+    endpoint.terminate(&session);
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

@@ -22,6 +22,16 @@ pub enum Piece {
     Frames(FrameBatch),
 }
 
+impl Piece {
+    /// Appends a copy of the bytes.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Control(bytes) => out.extend_from_slice(bytes),
+            Self::Frames(frames) => frames.append_to(out),
+        }
+    }
+}
+
 impl Buf for Piece {
     fn remaining(&self) -> usize {
         match self {
@@ -190,6 +200,19 @@ impl Connection {
                 None
             }
         }
+    }
+
+    /// Whether nobody waits for what it has to write: a later connection took its stream over, or the session
+    /// ended.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.subscriber.is_superseded(self.stream()) || self.session.is_closed()
+    }
+
+    /// Whether the end of its stream is there already.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| request.is_finished())
     }
 
     /// Whether [`poll_next`](Self::poll_next) has nothing more to give.

@@ -27,6 +27,17 @@ impl FrameBatch {
         Self { frames, index: 0, written: 0, remaining }
     }
 
+    /// Appends a copy of what was not written yet.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let mut skip = self.written;
+        for frame in self.frames.iter_from(self.index) {
+            for piece in <[_; 2]>::from(frame.pieces()) {
+                out.extend_from_slice(piece.get(skip..).unwrap_or_default());
+                skip = skip.saturating_sub(piece.len());
+            }
+        }
+    }
+
     /// The frames.
     #[must_use]
     pub fn frames(&self) -> &Batch<Frame> {
@@ -114,6 +125,9 @@ mod tests {
                 let filled = batch.chunks_vectored(&mut slices);
                 let shown: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
                 prop_assert!(!batch.chunk().is_empty() && shown.starts_with(batch.chunk()));
+                let mut copied = Vec::new();
+                batch.append_to(&mut copied);
+                prop_assert_eq!(&copied[..], &expected[written.len()..]);
                 let step = step.min(shown.len());
                 written.extend_from_slice(&shown[..step]);
                 batch.advance(step);

@@ -13,11 +13,12 @@ pub type Generation = u32;
 pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
 
 const GENERATION_BITS: u32 = 20;
-const DELIVERED_BITS: u32 = 42;
+const DELIVERED_BITS: u32 = 41;
 const DELIVERED_MASK: u64 = (1 << DELIVERED_BITS) - 1;
 const ATTACHED: u64 = 1 << DELIVERED_BITS;
 const HANG_UP: u64 = 1 << (DELIVERED_BITS + 1);
-const GENERATION_SHIFT: u32 = DELIVERED_BITS + 2;
+const AWAITED: u64 = 1 << (DELIVERED_BITS + 2);
+const GENERATION_SHIFT: u32 = DELIVERED_BITS + 3;
 
 /// What a lease says at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,15 +43,22 @@ impl Terms {
         self.0 & HANG_UP != 0
     }
 
+    /// Whether publishers may wait for that connection to make room: it wakes them when it does.
+    #[must_use]
+    pub fn is_awaited(self) -> bool {
+        self.0 & AWAITED != 0
+    }
+
     /// The last position handed to a connection; 0 is none.
     #[must_use]
     pub fn delivered(self) -> Position {
         self.0 & DELIVERED_MASK
     }
 
-    fn attached(self, delivered: Position) -> Self {
+    fn attached(self, delivered: Position, awaited: bool) -> Self {
         let generation = (self.generation() + 1) % GENERATIONS;
-        Self(u64::from(generation) << GENERATION_SHIFT | ATTACHED | delivered & DELIVERED_MASK)
+        let marks = if awaited { ATTACHED | AWAITED } else { ATTACHED };
+        Self(u64::from(generation) << GENERATION_SHIFT | marks | delivered & DELIVERED_MASK)
     }
 
     fn with_delivered(self, delivered: Position) -> Self {
@@ -89,9 +97,10 @@ impl Lease {
         Terms(self.0.load(Ordering::Acquire))
     }
 
-    /// Hands the lease to a new connection, which starts behind `from`, or behind what was delivered.
-    pub(super) fn attach(&self, from: Option<Position>) -> Terms {
-        self.update(|terms| Some(terms.attached(from.unwrap_or(terms.delivered()))))
+    /// Hands the lease to a new connection, which starts behind `from`, or behind what was delivered;
+    /// `awaited` says whether publishers may wait for it.
+    pub(super) fn attach(&self, from: Option<Position>, awaited: bool) -> Terms {
+        self.update(|terms| Some(terms.attached(from.unwrap_or(terms.delivered()), awaited)))
             .unwrap_or_else(|terms| terms)
     }
 
@@ -106,7 +115,7 @@ impl Lease {
     pub(super) fn release(&self, generation: Generation) -> bool {
         self.update(|terms| {
             (terms.generation() == generation && terms.is_attached())
-                .then_some(Terms(terms.0 & !(ATTACHED | HANG_UP)))
+                .then_some(Terms(terms.0 & !(ATTACHED | AWAITED | HANG_UP)))
         })
         .is_ok()
     }
@@ -138,9 +147,9 @@ mod tests {
     #[test]
     fn only_the_latest_holder_delivers() {
         let lease = Lease::new();
-        let first = lease.attach(None);
+        let first = lease.attach(None, false);
         assert!(lease.claim(first.generation(), 3));
-        let second = lease.attach(None);
+        let second = lease.attach(None, false);
         assert_eq!(second.delivered(), 3);
         assert!(!lease.claim(first.generation(), 4));
         assert!(!lease.release(first.generation()));
@@ -154,25 +163,25 @@ mod tests {
     #[test]
     fn a_resume_says_where_it_starts() {
         let lease = Lease::new();
-        let first = lease.attach(None);
+        let first = lease.attach(None, false);
         lease.claim(first.generation(), 9);
-        assert_eq!(lease.attach(Some(4)).delivered(), 4);
+        assert_eq!(lease.attach(Some(4), false).delivered(), 4);
     }
 
     #[test]
     fn hanging_up_needs_a_holder_and_ends_with_it() {
         let lease = Lease::new();
         assert!(!lease.hang_up());
-        let first = lease.attach(None);
+        let first = lease.attach(None, false);
         assert!(lease.hang_up() && lease.terms().is_hung_up());
-        assert!(!lease.attach(None).is_hung_up());
+        assert!(!lease.attach(None, false).is_hung_up());
         assert_eq!(lease.terms().generation(), first.generation() + 1);
     }
 
     #[test]
     fn generations_wrap_without_touching_the_rest() {
         let lease = Lease(AtomicU64::new(u64::from(GENERATIONS - 1) << GENERATION_SHIFT | 77));
-        let terms = lease.attach(None);
+        let terms = lease.attach(None, false);
         assert_eq!((terms.generation(), terms.delivered(), terms.is_attached()), (0, 77, true));
     }
 }

@@ -106,7 +106,7 @@ impl Stream {
     /// otherwise behind what was delivered before.
     #[must_use]
     pub fn attach(&self, after: Option<Position>, policy: LagPolicy) -> Subscriber {
-        let terms = self.lease.attach(after);
+        let terms = self.lease.attach(after, policy == LagPolicy::Wait);
         self.waiters.wake();
         Subscriber::new(terms, policy)
     }
@@ -119,8 +119,9 @@ impl Stream {
         asked
     }
 
-    /// Ready when the connected reader is less than `capacity` frames behind, or nobody is connected: an
-    /// absent reader is never waited for. Whoever bounds the wait sets the timer.
+    /// Ready when the connected reader is less than `capacity` frames behind, or there is none that is waited
+    /// for: nobody is connected, or the one that is was attached with another policy than [`LagPolicy::Wait`].
+    /// Whoever bounds the wait sets the timer.
     pub fn poll_room(&self, waiter: &mut Waiter, capacity: u64, context: &mut Context<'_>) -> Poll<()> {
         if self.has_room(capacity) {
             return Poll::Ready(());
@@ -131,7 +132,7 @@ impl Stream {
 
     fn has_room(&self, capacity: u64) -> bool {
         let terms = self.lease.terms();
-        !terms.is_attached() || self.ring.tail().saturating_sub(FIRST + terms.delivered()) < capacity
+        !terms.is_awaited() || self.ring.tail().saturating_sub(FIRST + terms.delivered()) < capacity
     }
 
     /// Lets frames go that are older than the limit at `now`. The last frame of a finished stream stays.

@@ -5,7 +5,7 @@ use core::task::{Context, Poll};
 
 use super::lease::{Generation, Terms};
 use super::{LagPolicy, Stream};
-use crate::ring::{Batch, Cursor, Position, Step};
+use crate::ring::{Cursor, Position, Step};
 use crate::sse::{Frame, FrameBatch};
 use crate::wake::Waiter;
 
@@ -44,9 +44,9 @@ pub struct Subscriber {
     policy: LagPolicy,
 }
 
-/// A write takes no more frames and bytes than this, so that one client's backlog is handed to the socket in
-/// pieces that others can run between.
-const MAX_FRAMES: usize = 64;
+/// A batch has no more frames and bytes than this, so that one client's backlog is handed to the socket in pieces
+/// that others can run between. Large enough that a resume rarely needs a second batch.
+const MAX_FRAMES: usize = 256;
 const MAX_BYTES: usize = 256 << 10;
 
 impl Subscriber {
@@ -68,6 +68,12 @@ impl Subscriber {
         self.start
     }
 
+    /// Whether a later connection took the stream over.
+    #[must_use]
+    pub fn is_superseded(&self, stream: &Stream) -> bool {
+        stream.lease.terms().generation() != self.generation
+    }
+
     /// What there is to do now, if there is anything.
     pub fn try_next(&mut self, stream: &Stream) -> Option<Delivery> {
         let terms = stream.lease.terms();
@@ -76,7 +82,10 @@ impl Subscriber {
         }
         let before = self.cursor.position();
         match self.cursor.take(&stream.ring, MAX_FRAMES, MAX_BYTES) {
-            Step::Item(frames) => self.claim(stream, frames),
+            Step::Item(frames) if self.claim(stream, self.cursor.position() - 1) => {
+                Some(Delivery::Frames(FrameBatch::new(frames)))
+            }
+            Step::Item(_) => Some(Delivery::Superseded),
             Step::Ended => Some(Delivery::Ended),
             Step::Empty if terms.is_hung_up() => Some(Delivery::HungUp),
             Step::Empty => None,
@@ -88,7 +97,7 @@ impl Subscriber {
                 if ends {
                     return Some(Delivery::Lagged { missed, oldest, ends });
                 }
-                if !stream.lease.claim(self.generation, oldest - 1) {
+                if !self.claim(stream, oldest - 1) {
                     return Some(Delivery::Superseded);
                 }
                 Some(Delivery::Lagged { missed, oldest, ends })
@@ -96,15 +105,14 @@ impl Subscriber {
         }
     }
 
-    fn claim(&self, stream: &Stream, frames: Batch<Frame>) -> Option<Delivery> {
-        if !stream.lease.claim(self.generation, self.cursor.position() - 1) {
-            return Some(Delivery::Superseded);
-        }
-        if self.policy == LagPolicy::Wait {
+    /// Takes everything up to `delivered` for this connection; false if it was superseded.
+    fn claim(&self, stream: &Stream, delivered: Position) -> bool {
+        let claimed = stream.lease.claim(self.generation, delivered);
+        if claimed && self.policy == LagPolicy::Wait {
             // Publishers may be waiting for this room.
             stream.waiters.wake();
         }
-        Some(Delivery::Frames(FrameBatch::new(frames)))
+        claimed
     }
 
     /// What there is to do, or `Pending` until there may be something.

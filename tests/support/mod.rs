@@ -80,7 +80,8 @@ impl TestServer {
         Self::serve(handler, Control::default(), config)
     }
 
-    fn serve(handler: impl Handler, control: Control, config: Config) -> Self {
+    fn serve(handler: impl Handler, control: Control, mut config: Config) -> Self {
+        config.hand_over &= !inside_hyper();
         let server =
             Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config).expect("loopback has a port");
         let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
@@ -114,6 +115,11 @@ impl TestServer {
     pub async fn stopped(self) -> Drained {
         soon("the server to end", self.running).await.expect("the server does not panic")
     }
+}
+
+/// Whether this run tests streams that stay inside hyper: with `RINGMAIN_TEST_INSIDE_HYPER=1`.
+pub fn inside_hyper() -> bool {
+    std::env::var_os("RINGMAIN_TEST_INSIDE_HYPER").is_some()
 }
 
 /// Publishes notification `number` on the standalone stream.

@@ -1,0 +1,251 @@
+//! One stream in the writer: its chunks, its socket, its end.
+
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::net::{Shutdown, TcpStream};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+
+use crate::session::{Connection, Piece};
+use crate::sse;
+
+/// What ends a chunked body.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// A piece larger than this is not copied but sent from where it stands.
+const COPIED: usize = 16 << 10;
+/// So much is put together before it is sent.
+const TOGETHER: usize = 64 << 10;
+/// Slices of one vectored send.
+const SLICES: usize = 64;
+
+/// A stream and the socket it is written to.
+pub(super) struct Entry {
+    pub(super) socket: TcpStream,
+    connection: Connection,
+    bell: Waker,
+    /// What the socket did not take yet. While it is there nothing is taken from the stream.
+    unsent: Option<Box<dyn Buf + Send>>,
+    /// What hyper had read beyond the request; nearly always nothing.
+    unread: Option<Box<Bytes>>,
+    keep_alive: bool,
+    /// The last chunk is written or on its way.
+    ended: bool,
+    /// The socket takes nothing until epoll says so.
+    blocked: bool,
+    /// Rounds of comments for which the socket took nothing.
+    stalled: u8,
+    /// Something was sent since the last round of comments.
+    busy: bool,
+    /// epoll tells when the socket takes something again.
+    pub(super) watched: bool,
+}
+
+/// How far an entry got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drive {
+    /// It waits for its stream.
+    Waiting,
+    /// It waits for its socket.
+    Blocked,
+    /// Everything was sent.
+    Done,
+    /// The socket is gone.
+    Broken,
+}
+
+impl Entry {
+    pub(super) fn new(
+        socket: TcpStream,
+        connection: Connection,
+        unread: Bytes,
+        keep_alive: bool,
+        bell: Waker,
+    ) -> Self {
+        let unread = (!unread.is_empty()).then(|| Box::new(unread));
+        Self {
+            socket,
+            connection,
+            bell,
+            unsent: None,
+            unread,
+            keep_alive,
+            ended: false,
+            blocked: false,
+            stalled: 0,
+            busy: true,
+            watched: false,
+        }
+    }
+
+    /// Sends what is pending. `scratch` holds what goes out first, and is empty afterwards.
+    pub(super) fn drive(&mut self, scratch: &mut Vec<u8>) -> Drive {
+        if self.blocked {
+            return Drive::Blocked;
+        }
+        let driven = self.try_drive(scratch);
+        scratch.clear();
+        driven.unwrap_or(Drive::Broken)
+    }
+
+    fn try_drive(&mut self, scratch: &mut Vec<u8>) -> io::Result<Drive> {
+        loop {
+            if self.unsent.is_some() && !self.send_rest()? {
+                return Ok(Drive::Blocked);
+            }
+            let bell = self.bell.clone();
+            let mut context = Context::from_waker(&bell);
+            let waits = loop {
+                if self.ended {
+                    break true;
+                }
+                match self.connection.poll_next(&mut context) {
+                    Poll::Pending => break true,
+                    Poll::Ready(None) => {
+                        scratch.extend_from_slice(LAST_CHUNK);
+                        self.ended = true;
+                    }
+                    Poll::Ready(Some(piece)) if piece.remaining() <= COPIED => {
+                        append_chunk(scratch, &piece);
+                        if scratch.len() >= TOGETHER {
+                            break false;
+                        }
+                    }
+                    Poll::Ready(Some(piece)) => {
+                        append_size(scratch, piece.remaining());
+                        let before = Bytes::copy_from_slice(scratch);
+                        self.unsent = Some(Box::new(before.chain(piece).chain(&b"\r\n"[..])));
+                        scratch.clear();
+                        break false;
+                    }
+                }
+            };
+            if !scratch.is_empty() {
+                self.busy = true;
+                let sent = send(&self.socket, scratch)?;
+                if sent < scratch.len() {
+                    self.unsent = Some(Box::new(Bytes::copy_from_slice(&scratch[sent..])));
+                    self.blocked = true;
+                    return Ok(Drive::Blocked);
+                }
+                scratch.clear();
+            }
+            if waits && self.unsent.is_none() {
+                return Ok(if self.ended { Drive::Done } else { Drive::Waiting });
+            }
+        }
+    }
+
+    /// Sends on what is left. False if the socket takes no more.
+    fn send_rest(&mut self) -> io::Result<bool> {
+        self.busy = true;
+        while let Some(rest) = &mut self.unsent {
+            if !rest.has_remaining() {
+                self.unsent = None;
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = rest.chunks_vectored(&mut slices);
+            match (&self.socket).write_vectored(&slices[..filled]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    rest.advance(sent);
+                    self.stalled = 0;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes that the socket takes something again.
+    pub(super) fn unblock(&mut self) {
+        self.blocked = false;
+    }
+
+    /// One round of comments: a quiet stream gets one. `Broken` if nobody reads what the socket does not take,
+    /// for `patience` rounds, or for ever because the session ended or the client came back on another connection.
+    pub(super) fn beat(&mut self, scratch: &mut Vec<u8>, patience: u8) -> Drive {
+        if self.blocked {
+            self.stalled = self.stalled.saturating_add(1);
+            let over = self.stalled > patience || self.connection.is_void();
+            return if over { Drive::Broken } else { Drive::Blocked };
+        }
+        if !std::mem::take(&mut self.busy) && !self.ended {
+            append_chunk(scratch, &Piece::Control(sse::KEEP_ALIVE));
+            // The socket took everything so far: the client is alive.
+            self.connection.session().touch();
+            let driven = self.drive(scratch);
+            // The comment itself is no sign of life.
+            self.busy = false;
+            return driven;
+        }
+        Drive::Waiting
+    }
+
+    /// Takes the connection apart at the end of its stream: the socket, what the client sent beyond its
+    /// request, and whether it may go on.
+    pub(super) fn into_socket(self) -> (TcpStream, Bytes, bool) {
+        let Self { socket, unread, keep_alive, .. } = self;
+        (socket, unread.map_or_else(Bytes::new, |unread| *unread), keep_alive)
+    }
+}
+
+/// Ends a connection that is not used again, so that the client sees its end and not a reset.
+pub(super) fn close(socket: &TcpStream) {
+    // An error means that the client was quicker.
+    let _ = socket.shutdown(Shutdown::Write);
+}
+
+/// Sends as much as the socket takes.
+fn send(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket.write(&bytes[sent..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
+/// Appends the size line of a chunk.
+fn append_size(out: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[size >> (4 * digit) & 0xf]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `piece` as one chunk.
+fn append_chunk(out: &mut Vec<u8>, piece: &Piece) {
+    append_size(out, piece.remaining());
+    piece.append_to(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_chunk_says_its_size_in_hexadecimal(size in prop_oneof![0..5000_usize, any::<usize>()]) {
+            let mut out = Vec::new();
+            append_size(&mut out, size);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("{size:x}\r\n"));
+        }
+    }
+
+    #[test]
+    fn an_entry_is_as_small_as_documented() {
+        assert_eq!(size_of::<Entry>(), 128);
+    }
+}
