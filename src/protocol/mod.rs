@@ -88,6 +88,6 @@ pub use refusal::{
     SESSION_NOT_FOUND,
 };
 pub use request_id::RequestId;
-pub use session_id::SessionId;
+pub use session_id::{SessionId, random_tag};
 pub use version::ProtocolVersion;
 pub use write::{write_error, write_notification, write_request, write_result, write_single_line};

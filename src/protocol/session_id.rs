@@ -7,6 +7,7 @@
 //! One id has one spelling (32 lower-case hexadecimal digits), so that two spellings can never reach two
 //! owners.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use http::HeaderValue;
@@ -28,9 +29,7 @@ impl SessionId {
     ///
     /// If the operating system has no working generator: guessable ids would be worse than stopping.
     pub fn generate() -> Self {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the operating system has a random number generator");
-        Self(u128::from_ne_bytes(bytes))
+        Self(u128::from_ne_bytes(random()))
     }
 
     /// Makes an id from its integer, as another node stored it.
@@ -81,6 +80,40 @@ impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionId(..)")
     }
+}
+
+/// Draws random bytes for one purpose, from those that this thread fetched from the operating system.
+fn random<const N: usize>() -> [u8; N] {
+    POOL.with_borrow_mut(|pool| {
+        if pool.left < N {
+            getrandom::fill(&mut pool.bytes).expect("the operating system has a random number generator");
+            pool.left = POOL_BYTES;
+        }
+        pool.left -= N;
+        let taken = &mut pool.bytes[pool.left..pool.left + N];
+        let drawn = (*taken).try_into().expect("the range has the length");
+        // Nothing that was given out stays behind.
+        taken.fill(0);
+        drawn
+    })
+}
+
+/// A system call costs about as much as the rest of a new session, so one fetches for a dozen.
+const POOL_BYTES: usize = 256;
+
+struct Pool {
+    bytes: [u8; POOL_BYTES],
+    /// How many from the start were not given out yet.
+    left: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_BYTES], left: 0 }) };
+}
+
+/// Draws a random number that is no secret.
+pub fn random_tag() -> u32 {
+    u32::from_ne_bytes(random())
 }
 
 /// Reads 16 digits. Every digit is looked at, and a bad one is remembered instead of branched on.

@@ -34,6 +34,7 @@ mod body;
 mod config;
 mod cors;
 mod keep_alive;
+mod outbox;
 mod post;
 mod route;
 mod serve;

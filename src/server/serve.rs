@@ -23,7 +23,7 @@ use tokio::time::Sleep;
 use super::body::AnswerBody;
 use super::route::{self, Answered};
 use super::writer::{Handed, write_head};
-use super::{Config, Endpoint};
+use super::{Config, Endpoint, outbox};
 use crate::handler::Handler;
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
@@ -105,11 +105,11 @@ async fn reaches(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
 
 /// Drives a connection to its end. When the drain begins, `wind_down` asks it to take no further request, or
 /// says that nothing is in flight. `None` if the connection was given up.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
+async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
     stage: &mut watch::Receiver<Stage>,
     wind_down: impl FnOnce(Pin<&mut C>) -> bool,
-) -> Option<hyper::Result<()>> {
+) -> Option<C::Output> {
     tokio::select! {
         served = connection.as_mut() => return Some(served),
         () = reaches(stage, Stage::Draining) => {}
@@ -145,9 +145,10 @@ async fn serve_http2<H: Handler>(
         let endpoint = serving.clone();
         async move { Ok::<_, Infallible>(route::answer(endpoint, request).await) }
     });
-    let connection = pin!(builder.serve_connection(Io::new(stream, Bytes::new(), None, config), service));
-    let served = drive(connection, stage, |connection| {
-        connection.graceful_shutdown();
+    let io = outbox::Io::new(stream, config.stalled_after);
+    let connection = pin!(io.coalesce(|io| builder.serve_connection(io, service)));
+    let served = drive(connection, stage, |mut connection| {
+        connection.connection().graceful_shutdown();
         true
     })
     .await;
@@ -181,7 +182,7 @@ async fn serve_http1<H: Handler>(
             if movable { desk.pass(&endpoint, answer, keep_alive) } else { Ok(answer) }
         }
     });
-    let io = Io::new(stream, unread, Some(&desk.unsent), config);
+    let io = Io::new(stream, unread, &desk.unsent, config);
     let mut connection = builder.serve_connection(io, service);
     let served = drive(Pin::new(&mut connection), stage, |connection| {
         connection.graceful_shutdown();
@@ -288,24 +289,21 @@ fn keeps_alive(request: &Request<RequestBody>) -> bool {
 struct Io<'a> {
     stream: TokioIo<TcpStream>,
     unread: Bytes,
-    /// Set where hyper's connection may be taken apart.
-    unsent: Option<&'a AtomicBool>,
+    unsent: &'a AtomicBool,
     stalled_after: Duration,
     /// Runs while the socket takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Io<'a> {
-    fn new(stream: TcpStream, unread: Bytes, unsent: Option<&'a AtomicBool>, config: &Config) -> Self {
+    fn new(stream: TcpStream, unread: Bytes, unsent: &'a AtomicBool, config: &Config) -> Self {
         let stream = TokioIo::new(stream);
         Self { stream, unread, unsent, stalled_after: config.stalled_after, stall: None }
     }
 
     fn note_unsent(&self, unsent: bool) {
-        if let Some(mark) = self.unsent {
-            // Relaxed: read by this same task.
-            mark.store(unsent, Ordering::Relaxed);
-        }
+        // Relaxed: read by this same task.
+        self.unsent.store(unsent, Ordering::Relaxed);
     }
 
     fn watch_stall(

@@ -9,7 +9,7 @@ use scc::{Guard, HashIndex};
 
 use super::Settings;
 use super::state::Session;
-use crate::protocol::{Refusal, SessionId};
+use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::{Frame, Payload};
 use crate::stream::{Clock, Moment};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
@@ -190,7 +190,7 @@ impl Sessions {
     pub fn create(&self, principal: u64) -> Arc<Session> {
         loop {
             let id = SessionId::generate();
-            let tag = SessionId::generate().as_u128() as u32;
+            let tag = random_tag();
             let session = Arc::new(Session::new(id, tag, principal, self.shared.clone()));
             // A second session with the same 128 random bits does not happen; if it does, it draws again.
             if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {

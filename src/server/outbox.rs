@@ -1,0 +1,177 @@
+//! The socket of an HTTP/2 connection: what its streams write in one poll leaves in one write.
+//!
+//! h2 flushes after each DATA frame of 256 bytes or more, so a message to a thousand streams of one connection
+//! would be a thousand system calls. Here a flush does nothing, and the connection is followed by
+//! [`Coalesced`], which sends what was collected when the connection has nothing more to say for the moment.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Sleep;
+
+use crate::sync::{Arc, Mutex, lock};
+
+/// So much is collected at most before a write must take some of it.
+const COLLECTED: usize = 64 << 10;
+/// A buffer that grew beyond this is given back when it is empty.
+const KEPT: usize = 16 << 10;
+
+/// What was written and has not left.
+#[derive(Debug)]
+struct Outbox {
+    socket: OwnedWriteHalf,
+    bytes: Vec<u8>,
+    sent: usize,
+    stalled_after: Duration,
+    /// Runs while the socket takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl Outbox {
+    /// Ready when everything has left.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            match Pin::new(&mut self.socket).poll_write(context, &self.bytes[self.sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    self.sent += count;
+                    self.stall = None;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let stalled_after = self.stalled_after;
+                    let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(stalled_after)));
+                    return stall.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+        self.sent = 0;
+        if self.bytes.capacity() > KEPT {
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when there is room for more.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.bytes.len() - self.sent < COLLECTED {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send(context)
+    }
+}
+
+/// The socket as hyper sees it. The mutex is there because two parts of one task share the outbox; it is never
+/// contended.
+#[derive(Debug)]
+pub(super) struct Io {
+    read: TokioIo<OwnedReadHalf>,
+    outbox: Arc<Mutex<Outbox>>,
+}
+
+impl Io {
+    /// Takes a socket whose client may leave what it is sent untaken for `stalled_after`.
+    pub(super) fn new(stream: TcpStream, stalled_after: Duration) -> Self {
+        let (read, socket) = stream.into_split();
+        let outbox = Outbox { socket, bytes: Vec::new(), sent: 0, stalled_after, stall: None };
+        Self { read: TokioIo::new(read), outbox: Arc::new(Mutex::new(outbox)) }
+    }
+
+    /// Makes the future that drives the connection that `serve` makes of this socket, and sends what it wrote.
+    pub(super) fn coalesce<C>(self, serve: impl FnOnce(Self) -> C) -> Coalesced<C> {
+        let outbox = self.outbox.clone();
+        Coalesced { connection: Box::pin(serve(self)), outbox, served: None }
+    }
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut outbox = lock(&self.outbox);
+        ready!(outbox.poll_room(context))?;
+        outbox.bytes.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // `Coalesced` sends it, later in the same poll of the same task.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outbox = lock(&self.outbox);
+        ready!(outbox.poll_send(context))?;
+        Pin::new(&mut outbox.socket).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut outbox = lock(&self.outbox);
+        ready!(outbox.poll_room(context))?;
+        slices.iter().for_each(|slice| outbox.bytes.extend_from_slice(slice));
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+}
+
+/// A connection and what it wrote: each poll of the one is followed by one write of the other.
+pub(super) struct Coalesced<C> {
+    connection: Pin<Box<C>>,
+    outbox: Arc<Mutex<Outbox>>,
+    /// The connection has ended; its last bytes have not left.
+    served: Option<hyper::Result<()>>,
+}
+
+impl<C> Coalesced<C> {
+    /// The connection.
+    pub(super) fn connection(&mut self) -> Pin<&mut C> {
+        self.connection.as_mut()
+    }
+}
+
+impl<C: Future<Output = hyper::Result<()>>> Future for Coalesced<C> {
+    type Output = Result<(), Box<dyn Error + Send + Sync>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.served.is_none()
+            && let Poll::Ready(served) = this.connection.as_mut().poll(context)
+        {
+            this.served = Some(served);
+        }
+        let sent = lock(&this.outbox).poll_send(context);
+        match (&mut this.served, sent) {
+            (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
+            (served @ Some(_), Poll::Ready(Ok(()))) => {
+                Poll::Ready(served.take().unwrap_or(Ok(())).map_err(Into::into))
+            }
+            (_, Poll::Pending) | (None, _) => Poll::Pending,
+        }
+    }
+}
