@@ -5,7 +5,7 @@
 //!
 //! # Algorithm
 //!
-//! - *Register*: leave the waker in the waiter's node; if the node is not queued, mark it queued and push it.
+//! - *Register*: leave the waker in the waiter's node (a bell is there from the start); if the node is not queued, mark it queued and push it.
 //!   Then the caller looks once more at what it waits for.
 //! - *Wake*: swap the stack for an empty one; for each node taken: read its link, mark it not queued, wake.
 //!
@@ -31,7 +31,7 @@
 //!
 //! # Memory use
 //!
-//! 8 bytes for a [`Waiters`], 48 for each [`Waiter`]. The node of a dropped waiter stays on the stack until the
+//! 8 bytes for a [`Waiters`], 56 for each [`Waiter`]. The node of a dropped waiter stays on the stack until the
 //! next wake: whoever lets many come and go without one calls [`Waiters::wake`] now and then.
 
 #![allow(unsafe_code, reason = "nodes go on the stack as counted pointers and come back in this one file")]
@@ -40,12 +40,26 @@ use core::fmt;
 use core::ptr;
 use core::task::Waker;
 
-use crate::sync::{AtomicBool, AtomicPtr, AtomicWaker, Counted, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicPtr, AtomicWaker, Counted, Ordering};
 
 struct Node {
-    waker: AtomicWaker,
+    target: Target,
     next: AtomicPtr<Self>,
     queued: AtomicBool,
+}
+
+/// Who is told.
+enum Target {
+    /// Whichever task registered last.
+    Task(AtomicWaker),
+    /// Somebody who serves many, and which of them this is.
+    Bell { bell: Arc<dyn Bell>, key: u32 },
+}
+
+/// What rings for waiters that are served together: cheaper than a waker each.
+pub trait Bell: Send + Sync {
+    /// Tells that the waiter with this key was woken. May come late, for a waiter that is gone.
+    fn ring(&self, key: u32);
 }
 
 /// One task's place in the waiting room. Belongs to one [`Waiters`] for its whole life.
@@ -57,8 +71,18 @@ impl Waiter {
     /// Makes a waiter that waits for nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        let next = AtomicPtr::new(ptr::null_mut());
-        Self { node: Counted::new(Node { waker: AtomicWaker::new(), next, queued: AtomicBool::new(false) }) }
+        Self::of(Target::Task(AtomicWaker::new()))
+    }
+
+    /// Makes a waiter for which `bell` rings with `key`, whatever waker it registers with.
+    #[must_use]
+    pub fn ringing(bell: Arc<dyn Bell>, key: u32) -> Self {
+        Self::of(Target::Bell { bell, key })
+    }
+
+    fn of(target: Target) -> Self {
+        let (next, queued) = (AtomicPtr::new(ptr::null_mut()), AtomicBool::new(false));
+        Self { node: Counted::new(Node { target, next, queued }) }
     }
 }
 
@@ -90,7 +114,9 @@ impl Waiters {
     /// published before it may have woken nobody.
     pub fn register(&self, waiter: &mut Waiter, waker: &Waker) {
         let node = &waiter.node;
-        node.waker.register(waker);
+        if let Target::Task(task) = &node.target {
+            task.register(waker);
+        }
         // AcqRel: Release shows the waker to the publisher that resets the mark; Acquire orders our push after
         // that publisher's last look at the node. Pairs with the swap in `wake`.
         if node.queued.swap(true, Ordering::AcqRel) {
@@ -133,7 +159,10 @@ impl Waiters {
             // AcqRel: Acquire sees the waker that was left before the mark was set; Release lets the waiter
             // reuse the node. A swap and not a store, so that the mark's modifications have one order.
             node.queued.swap(false, Ordering::AcqRel);
-            node.waker.wake();
+            match &node.target {
+                Target::Task(task) => task.wake(),
+                Target::Bell { bell, key } => bell.ring(*key),
+            }
             woken += 1;
         }
         woken
@@ -161,7 +190,6 @@ impl fmt::Debug for Waiters {
 #[cfg(all(test, not(ringmain_loom)))]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::task::Wake;
 
     struct Count(crate::sync::AtomicUsize);
@@ -185,6 +213,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bell_rings_with_the_key_of_each_that_waits() {
+        #[derive(Default)]
+        struct Keys(std::sync::Mutex<Vec<u32>>);
+        impl Bell for Keys {
+            fn ring(&self, key: u32) {
+                self.0.lock().unwrap().push(key);
+            }
+        }
+        let keys = Arc::new(Keys::default());
+        let (waiters, mut first, mut second) =
+            (Waiters::new(), Waiter::ringing(keys.clone(), 1), Waiter::ringing(keys.clone(), 2));
+        waiters.register(&mut first, Waker::noop());
+        waiters.register(&mut first, Waker::noop());
+        waiters.register(&mut second, Waker::noop());
+        assert_eq!((waiters.wake(), waiters.wake()), (2, 0));
+        waiters.register(&mut second, Waker::noop());
+        waiters.wake();
+        assert_eq!(*keys.0.lock().unwrap(), [2, 1, 2]);
+    }
+
+    #[test]
     fn a_dropped_waiter_is_no_danger() {
         let waiters = Waiters::new();
         let mut waiter = Waiter::new();
@@ -196,6 +245,6 @@ mod tests {
     #[test]
     fn sizes_are_as_documented() {
         assert_eq!(size_of::<Waiters>(), 8);
-        assert_eq!(size_of::<Node>() + size_of::<usize>(), 48);
+        assert_eq!(size_of::<Node>() + size_of::<usize>(), 56);
     }
 }

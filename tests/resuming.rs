@@ -292,6 +292,7 @@ async fn evicted_range_is_signalled() {
         stream.primed().await;
         assert_eq!(number(&stream.message().await.1), gap + 1);
         drop(stream);
+        until("the server to see the end", || !session.standalone().terms().is_attached()).await;
         assert_eq!(counters.missed(), gap);
 
         // A client that comes back too late.

@@ -68,7 +68,14 @@ impl<T: Entry> Cursor<T> {
     /// Takes up to `max_entries` entries, and no more once their weights reach `max_weight`, across chunks.
     /// Costs one count per chunk, not per entry.
     pub fn take(&mut self, ring: &Ring<T>, max_entries: usize, max_weight: usize) -> Step<Batch<T>> {
-        let mut batch = Batch { first: None, more: Vec::new(), weight: 0, last: false };
+        let mut batch = Batch {
+            first: None,
+            more: Vec::new(),
+            start: self.position,
+            weight: 0,
+            last: false,
+            newest: false,
+        };
         let (mut entries, mut weight) = (0, 0);
         // Pinned at the first hop and for all of them: a pin costs more than the rest of a hop.
         let mut pinned: Option<Guard> = None;
@@ -76,7 +83,10 @@ impl<T: Entry> Cursor<T> {
             let start = match self.settle(ring) {
                 Step::Item(index) => index,
                 // What was collected comes first; the next call meets the same edge again.
-                _ if entries > 0 => return Step::Item(batch),
+                edge if entries > 0 => {
+                    batch.newest = matches!(edge, Step::Empty);
+                    return Step::Item(batch);
+                }
                 Step::Empty => return Step::Empty,
                 Step::Ended => return Step::Ended,
                 Step::Lagged { missed } => return self.skip(missed),
@@ -123,6 +133,7 @@ impl<T: Entry> Cursor<T> {
             }
             self.position += (end - start) as u64;
             batch.last = self.ended;
+            batch.newest = is_all;
             batch.weight = weight;
             batch.push(Span { chunk: chunk.clone(), range: start..end });
             if is_all || self.ended || entries >= max_entries || weight >= max_weight {
@@ -225,8 +236,10 @@ pub struct Batch<T: Entry> {
     first: Option<Span<T>>,
     /// Empty, and without memory, unless the batch spans chunks.
     more: Vec<Span<T>>,
+    start: Position,
     weight: usize,
     last: bool,
+    newest: bool,
 }
 
 struct Span<T: Entry> {
@@ -296,6 +309,18 @@ impl<T: Entry> Batch<T> {
     #[must_use]
     pub fn weight(&self) -> usize {
         self.weight
+    }
+
+    /// The position of the first entry.
+    #[must_use]
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
+    /// Whether nothing stood behind this batch when it was taken.
+    #[must_use]
+    pub fn is_newest(&self) -> bool {
+        self.newest
     }
 
     /// Whether the ring ends behind this batch.

@@ -12,6 +12,7 @@ use crate::ring::{FIRST, Position};
 use crate::sse::{self, EventId, FrameBatch, StreamName};
 use crate::stream::{Delivery, Stream, Subscriber};
 use crate::sync::Arc;
+use crate::wake::Bell;
 
 /// Bytes for the client.
 #[derive(Debug)]
@@ -142,6 +143,12 @@ impl Connection {
             request.is_finished() && self.subscriber.start() + 1 >= request.stream.tail()
         };
         self.request.as_ref().is_some_and(behind_the_end)
+    }
+
+    /// From now on `bell` rings with `key` when there may be something to write; the waker that
+    /// [`poll_next`](Self::poll_next) is given counts for nothing.
+    pub fn ring(&mut self, bell: Arc<dyn Bell>, key: u32) {
+        self.subscriber.ring(bell, key);
     }
 
     /// Ready when something was published on the stream, or it was closed.

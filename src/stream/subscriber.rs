@@ -7,7 +7,8 @@ use super::lease::{Generation, Terms};
 use super::{LagPolicy, Stream};
 use crate::ring::{Cursor, Position, Step};
 use crate::sse::{Frame, FrameBatch};
-use crate::wake::Waiter;
+use crate::sync::Arc;
+use crate::wake::{Bell, Waiter};
 
 /// What a connection does next.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Subscriber {
     /// The position it started behind.
     start: Position,
     policy: LagPolicy,
+    /// The last look saw the end of what is published.
+    drained: bool,
 }
 
 /// A batch has no more frames and bytes than this, so that one client's backlog is handed to the socket in pieces
@@ -53,7 +56,12 @@ impl Subscriber {
     pub(super) fn new(terms: Terms, policy: LagPolicy) -> Self {
         let start = terms.delivered();
         let cursor = Cursor::at(start + 1);
-        Self { cursor, waiter: Waiter::new(), generation: terms.generation(), start, policy }
+        Self { cursor, waiter: Waiter::new(), generation: terms.generation(), start, policy, drained: false }
+    }
+
+    /// From now on `bell` rings with `key` when there may be something, whoever polls.
+    pub fn ring(&mut self, bell: Arc<dyn Bell>, key: u32) {
+        self.waiter = Waiter::ringing(bell, key);
     }
 
     /// Number of this connection of the stream.
@@ -83,6 +91,7 @@ impl Subscriber {
         let before = self.cursor.position();
         match self.cursor.take(&stream.ring, MAX_FRAMES, MAX_BYTES) {
             Step::Item(frames) if self.claim(stream, self.cursor.position() - 1) => {
+                self.drained = frames.is_newest();
                 Some(Delivery::Frames(FrameBatch::new(frames)))
             }
             Step::Item(_) => Some(Delivery::Superseded),
@@ -117,7 +126,10 @@ impl Subscriber {
 
     /// What there is to do, or `Pending` until there may be something.
     pub fn poll_next(&mut self, stream: &Stream, context: &mut Context<'_>) -> Poll<Delivery> {
-        if let Some(delivery) = self.try_next(stream) {
+        // Behind the last frame there is hardly ever another by now.
+        if !core::mem::take(&mut self.drained)
+            && let Some(delivery) = self.try_next(stream)
+        {
             return Poll::Ready(delivery);
         }
         stream.waiters.register(&mut self.waiter, context.waker());

@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::entry::{Drive, Entry, close};
-use super::{Bell, Handed, ReactorSide, Shared};
+use super::{Handed, ReactorSide, Shared};
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
@@ -79,7 +79,7 @@ impl Reactor {
 
     /// Takes a stream in and sends its head with whatever is pending.
     fn take_in(&mut self, handed: Handed) {
-        let Handed { socket, unread, head, connection, keep_alive } = handed;
+        let Handed { socket, unread, head, mut connection, keep_alive } = handed;
         let vacant = self.entries.vacant_entry();
         let key = vacant.key();
         let Ok(small) = u32::try_from(key) else { return };
@@ -89,8 +89,8 @@ impl Reactor {
             tracing::warn!(%error, "cannot watch a socket");
             return;
         }
-        let bell = Waker::from(Arc::new(Bell { ready: self.side.ready.clone(), key: small }));
-        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive, bell)));
+        connection.ring(self.side.ready.clone(), small);
+        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive)));
         self.keys = self.keys.max(key + 1);
         self.scratch.extend_from_slice(&head);
         self.drive(key);
