@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput};
 use ringmain::ring::{Cursor, FIRST, Ring, Step};
-use ringmain::sse::Frame;
+use ringmain::sse::{Frame, Head};
 use ringmain::sync::{AtomicBool, Ordering};
-use support::{Broadcast, Build, LIMITS, Queue, RETAINED, Rmcp, RmcpSession, frame, look_at};
+use support::{Broadcast, Build, LIMITS, NAME, Queue, RETAINED, Rmcp, RmcpSession, frame, look_at};
 use tokio::sync::broadcast;
 
 fn main() {
@@ -42,7 +42,7 @@ trait Side: Sync {
 struct Ours(Ring<Frame>);
 
 impl Side for Ours {
-    type Reader = Cursor<Frame>;
+    type Reader = (Cursor<Frame>, Head);
 
     #[inline]
     fn publish(&self) {
@@ -50,14 +50,19 @@ impl Side for Ours {
     }
 
     fn reader(&self) -> Self::Reader {
-        Cursor::at(self.0.tail())
+        (Cursor::at(self.0.tail()), Head::of(NAME))
     }
 
     #[inline]
     fn read(&self, reader: &mut Self::Reader) -> usize {
         for count in 0..16 {
-            match reader.next(&self.0) {
-                Step::Item(frame) => look_at(frame.pieces().0),
+            let (cursor, head) = reader;
+            let position = cursor.position();
+            match cursor.next(&self.0) {
+                Step::Item(frame) => {
+                    look_at(head.at(position));
+                    look_at(frame.as_bytes());
+                }
                 Step::Lagged { .. } => {}
                 _ => return count,
             }
@@ -244,7 +249,7 @@ fn read(criterion: &mut Criterion) {
                 || {
                     let mut cursor = Cursor::at(ring.oldest());
                     while let Step::Item(frame) = cursor.next(&ring) {
-                        look_at(frame.pieces().0);
+                        look_at(frame.as_bytes());
                     }
                 },
             )
@@ -319,8 +324,10 @@ fn replay(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (mut cursor, mut frames) = (Cursor::at(FIRST), 0);
             while let Step::Item(batch) = cursor.take(&ring, 64, 256 << 10) {
-                for frame in batch.iter() {
-                    look_at(frame.pieces().0);
+                let mut head = Head::of(NAME);
+                for (position, frame) in batch.positions().zip(batch.iter()) {
+                    look_at(head.at(position));
+                    look_at(frame.as_bytes());
                     frames += 1;
                 }
             }

@@ -1,4 +1,5 @@
-//! Building a frame: ours, and `format!` into a `String` that becomes `Bytes`.
+//! Building a frame, and the head that goes before it: ours, and `format!` of both into a `String` that becomes
+//! `Bytes`.
 //!
 //! `cargo bench --no-default-features --bench sse`
 //!
@@ -11,8 +12,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringmain::ring::Entry;
-use ringmain::sse::{EventId, Frame, Payload};
+use ringmain::sse::{EventId, Frame, Head};
 use support::NAME;
 
 fn main() {
@@ -22,11 +22,7 @@ fn main() {
         let data = "x".repeat(bytes);
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(BenchmarkId::new("encode", bytes), |bencher| {
-            bencher.iter(|| Frame::encode(NAME, |out| out.extend_from_slice(black_box(data.as_bytes()))));
-        });
-        let payload = Payload::encode(|out| out.extend_from_slice(data.as_bytes()));
-        group.bench_function(BenchmarkId::new("shared", bytes), |bencher| {
-            bencher.iter(|| Frame::shared(NAME, black_box(&payload)));
+            bencher.iter(|| Frame::encode(|out| out.extend_from_slice(black_box(data.as_bytes()))));
         });
         group.bench_function(BenchmarkId::new("format_string", bytes), |bencher| {
             let (id, data) = (EventId::event(NAME, 42), &data);
@@ -41,14 +37,15 @@ fn main() {
     }
     group.finish();
 
-    let mut group = criterion.benchmark_group("sse/place");
+    let mut group = criterion.benchmark_group("sse/head");
     group.throughput(Throughput::Elements(1));
-    let mut frame = support::frame();
-    group.bench_function("position", |bencher| {
+    group.bench_function("of_a_stream", |bencher| bencher.iter(|| Head::of(black_box(NAME))));
+    let mut head = Head::of(NAME);
+    group.bench_function("at_a_position", |bencher| {
         let mut position = 0;
         bencher.iter(|| {
             position += 1;
-            frame.place(black_box(position));
+            support::look_at(head.at(black_box(position)));
         });
     });
     group.finish();

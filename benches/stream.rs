@@ -17,8 +17,9 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::StreamExt;
+use ringmain::sse::{Events, Head};
 use ringmain::stream::{Delivery, LagPolicy, Moment, Stream};
-use support::{Broadcast, Build, LIMITS, Rmcp, RmcpSession, frame, look_at};
+use support::{Broadcast, Build, LIMITS, NAME, Rmcp, RmcpSession, frame, look_at};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -39,7 +40,14 @@ fn publish(stream: &Stream) {
 /// Looks at every frame of a delivery; returns how many there were.
 fn look(delivery: Option<Delivery>) -> usize {
     let Some(Delivery::Frames(batch)) = delivery else { panic!("something was published") };
-    batch.frames().iter().map(|frame| look_at(frame.pieces().0)).count()
+    let mut head = Head::of(NAME);
+    let events = batch.positions().zip(batch.iter());
+    events
+        .map(|(position, frame)| {
+            look_at(head.at(position));
+            look_at(frame.as_bytes());
+        })
+        .count()
 }
 
 /// The reader asks after the event is there.
@@ -197,7 +205,7 @@ fn replay(criterion: &mut Criterion) {
             let mut subscriber = stream.attach(Some(0), LagPolicy::Signal);
             let mut ready = 0;
             while let Poll::Ready(Delivery::Frames(frames)) = subscriber.poll_next(&stream, &mut context) {
-                ready += frames.remaining();
+                ready += Events::new(frames, NAME).into_buf().remaining();
             }
             assert_eq!(ready, bytes);
             subscriber.detach(&stream);

@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use ringmain::ring::{Cursor, FIRST, Limits, Ring, Step};
-use ringmain::sse::{Frame, Payload, StreamName};
+use ringmain::sse::Frame;
 use ringmain::stream::{Delivery, LagPolicy, Moment, Stream};
 
 thread_local! {
@@ -46,12 +46,11 @@ fn allocations<R>(action: impl FnOnce() -> R) -> (u64, R) {
     (ALLOCATIONS.get() - before, result)
 }
 
-const NAME: StreamName = StreamName { tag: 1, stream: 0 };
 const LIMITS: Limits = Limits { capacity: 256, max_weight: 1 << 20, max_age_ms: 1 << 20 };
 const READERS: usize = 100;
 
 fn frame() -> Frame {
-    Frame::encode(NAME, |out| out.extend_from_slice(&[b'x'; 200]))
+    Frame::encode(|out| out.extend_from_slice(&[b'x'; 200]))
 }
 
 /// Reads all there is, by reference; returns the bytes.
@@ -83,14 +82,14 @@ fn one_serialisation_per_event() {
     let mut serialised = 0;
     let stream = Stream::new();
     let mut connection = stream.attach(None, LagPolicy::Signal);
-    let event = Frame::encode(NAME, |out| {
+    let event = Frame::encode(|out| {
         serialised += 1;
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
     });
     stream.publish(event, Moment(0), &LIMITS).unwrap();
     let deliver = |connection: &mut ringmain::stream::Subscriber| {
         let Some(Delivery::Frames(batch)) = connection.try_next(&stream) else { panic!("an event is there") };
-        batch.frames().iter().map(|frame| frame.pieces().0.as_ptr() as usize).collect::<Vec<_>>()
+        batch.iter().map(|frame| frame.as_bytes().as_ptr() as usize).collect::<Vec<_>>()
     };
     let first = deliver(&mut connection);
     assert_eq!(first.len(), 1);
@@ -105,24 +104,25 @@ fn one_serialisation_per_event() {
 #[test]
 fn one_serialisation_for_any_number_of_streams() {
     let mut serialised = 0;
-    let payload = Payload::encode(|out| {
+    let event = Frame::encode(|out| {
         serialised += 1;
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
     });
-    let rings: Vec<_> = (0..READERS as u32)
-        .map(|stream| {
-            let ring = Ring::new();
-            ring.publish(Frame::shared(StreamName { tag: 1, stream }, &payload), 0, &LIMITS).unwrap();
-            ring
-        })
-        .collect();
-    let mut payloads = Vec::new();
+    let rings: Vec<_> = (0..READERS).map(|_| Ring::new()).collect();
+    rings[0].publish(frame(), 0, &LIMITS).unwrap();
+    let (made, ()) = allocations(|| {
+        for ring in &rings {
+            ring.publish(event.clone(), 0, &LIMITS).unwrap();
+        }
+    });
+    assert_eq!(made, READERS as u64 - 1, "each ring its first chunk, and nothing for the event");
+    let mut places = Vec::new();
     for ring in &rings {
-        let mut cursor = Cursor::at(FIRST);
+        let mut cursor = Cursor::at(ring.tail() - 1);
         let Step::Item(frame) = cursor.next(ring) else { panic!("an event is there") };
-        payloads.push(frame.pieces().1.as_ptr());
+        places.push(frame.as_bytes().as_ptr());
     }
-    assert!(payloads.iter().all(|payload| *payload == payloads[0]), "each stream has the same bytes");
+    assert!(places.iter().all(|place| *place == places[0]), "each stream has the same bytes");
     assert_eq!(serialised, 1);
 }
 
@@ -164,5 +164,5 @@ fn reading_allocates_nothing_per_frame() {
 }
 
 fn frame_len() -> usize {
-    55 + 200
+    200 + 2
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use mimalloc::MiMalloc;
 use ringmain::protocol::{ProtocolVersion, RequestId};
 use ringmain::ring::{self, Cursor, FIRST, Limits, Ring, Step};
 use ringmain::session::{Session, Sessions, Settings};
-use ringmain::sse::{Frame, StreamName};
+use ringmain::sse::Frame;
 use ringmain::stream::{Clock, Moment, Stream};
 use ringmain::sync::lock;
 
@@ -63,11 +63,9 @@ fn kept<R>(make: impl FnOnce() -> R) -> (R, i64) {
     (made, LIVE.load(Ordering::Relaxed) - before) // Relaxed: as above
 }
 
-const NAME: StreamName = StreamName { tag: 0x9f3c_21ab, stream: 0 };
-
 /// A frame of 256 bytes.
 fn frame() -> Frame {
-    Frame::encode(NAME, |out| out.extend_from_slice(&[b'x'; 201]))
+    Frame::encode(|out| out.extend_from_slice(&[b'x'; 201]))
 }
 
 fn limits(capacity: usize) -> Limits {
@@ -91,7 +89,7 @@ fn live(session: &Arc<Session>) {
     let mut context = Context::from_waker(Waker::noop());
     let mut bytes = 0;
     while let Poll::Ready(Some(piece)) = connection.poll_next(&mut context) {
-        bytes += piece.remaining();
+        bytes += piece.wire_len();
     }
     assert!(bytes > 350);
 }
@@ -247,7 +245,7 @@ fn a_stalled_reader_keeps_its_batch_and_no_more() {
         (0..8).for_each(|_| ring::collect());
     });
     println!("{grown} bytes more after {PUBLISHED} events past a reader that holds 64 frames");
-    assert_eq!(batch.iter().map(|frame| frame.position()).collect::<Vec<_>>(), (1..=64).collect::<Vec<_>>());
+    assert_eq!(batch.positions().collect::<Vec<_>>(), (1..=64).collect::<Vec<_>>());
     assert!(grown < 80 * 300 + 64 * 300, "{grown}");
     // It goes on in the chunk it stands on, and is told what it missed behind that.
     let (mut read, mut missed) = (64, 0);

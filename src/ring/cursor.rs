@@ -311,10 +311,10 @@ impl<T: Entry> Batch<T> {
         self.weight
     }
 
-    /// The position of the first entry.
+    /// The positions of the entries.
     #[must_use]
-    pub fn start(&self) -> Position {
-        self.start
+    pub fn positions(&self) -> Range<Position> {
+        self.start..self.start + self.len() as u64
     }
 
     /// Whether nothing stood behind this batch when it was taken.

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::Endpoint;
 use super::keep_alive::Beat;
 use crate::handler::Handler;
-use crate::session::{Connection, Piece};
+use crate::session::{Connection, Piece, PieceBuf};
 use crate::sse;
 use crate::sync::Arc;
 
@@ -70,19 +70,19 @@ impl<H: Handler> EventStream<H> {
 }
 
 impl<H: Handler> Body for AnswerBody<H> {
-    type Data = Piece;
+    type Data = PieceBuf;
     type Error = std::convert::Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<PieceBuf>, Self::Error>>> {
         match self.get_mut() {
             Self::Bytes(bytes) => {
-                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(Piece::Control(bytes)))))
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(PieceBuf::Control(bytes)))))
             }
             Self::Stream(stream) => {
-                stream.poll_piece(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+                stream.poll_piece(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece.into_buf()))))
             }
         }
     }

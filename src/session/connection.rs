@@ -9,7 +9,7 @@ use super::request::RequestStream;
 use super::state::Session;
 use crate::protocol::ProtocolVersion;
 use crate::ring::{FIRST, Position};
-use crate::sse::{self, EventId, FrameBatch, StreamName};
+use crate::sse::{self, EventId, Events, EventsBuf, StreamName};
 use crate::stream::{Delivery, Stream, Subscriber};
 use crate::sync::Arc;
 use crate::wake::Bell;
@@ -20,45 +20,72 @@ pub enum Piece {
     /// Not an event of the stream: priming, `retry`, a keep-alive, the signal of a gap.
     Control(Bytes),
     /// Events.
-    Frames(FrameBatch),
+    Events(Events),
 }
 
 impl Piece {
+    /// How many bytes it is.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        match self {
+            Self::Control(bytes) => bytes.len(),
+            Self::Events(events) => events.wire_len(),
+        }
+    }
+
     /// Appends a copy of the bytes.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         match self {
             Self::Control(bytes) => out.extend_from_slice(bytes),
-            Self::Frames(frames) => frames.append_to(out),
+            Self::Events(events) => events.append_to(out),
+        }
+    }
+
+    /// The bytes where they stand.
+    #[must_use]
+    pub fn into_buf(self) -> PieceBuf {
+        match self {
+            Self::Control(bytes) => PieceBuf::Control(bytes),
+            Self::Events(events) => PieceBuf::Events(events.into_buf()),
         }
     }
 }
 
-impl Buf for Piece {
+/// A [`Piece`] as a [`Buf`].
+#[derive(Debug)]
+pub enum PieceBuf {
+    /// See [`Piece::Control`].
+    Control(Bytes),
+    /// See [`Piece::Events`].
+    Events(EventsBuf),
+}
+
+impl Buf for PieceBuf {
     fn remaining(&self) -> usize {
         match self {
             Self::Control(bytes) => bytes.remaining(),
-            Self::Frames(frames) => frames.remaining(),
+            Self::Events(events) => events.remaining(),
         }
     }
 
     fn chunk(&self) -> &[u8] {
         match self {
             Self::Control(bytes) => bytes.chunk(),
-            Self::Frames(frames) => frames.chunk(),
+            Self::Events(events) => events.chunk(),
         }
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
         match self {
             Self::Control(bytes) => bytes.chunks_vectored(slices),
-            Self::Frames(frames) => frames.chunks_vectored(slices),
+            Self::Events(events) => events.chunks_vectored(slices),
         }
     }
 
     fn advance(&mut self, count: usize) {
         match self {
             Self::Control(bytes) => bytes.advance(count),
-            Self::Frames(frames) => frames.advance(count),
+            Self::Events(events) => events.advance(count),
         }
     }
 }
@@ -133,7 +160,7 @@ impl Connection {
         let Some(Delivery::Frames(frames)) = self.subscriber.try_next(&request.stream) else { return None };
         self.phase = Phase::Taken;
         self.session.forget_request(request.name.stream);
-        frames.frames().get(0).map(|frame| frame.data_bytes())
+        frames.get(0).map(|frame| frame.data_bytes())
     }
 
     /// Whether there is nothing to write and never will be: the client resumed behind the end of its stream.
@@ -179,10 +206,10 @@ impl Connection {
             Delivery::Frames(frames) => {
                 // A client that takes something is alive.
                 self.session.touch();
-                if frames.frames().is_last() {
+                if frames.is_last() {
                     self.phase = Phase::Delivered;
                 }
-                Some(Piece::Frames(frames))
+                Some(Piece::Events(Events::new(frames, self.name())))
             }
             Delivery::Lagged { missed, oldest, ends } => {
                 if ends {

@@ -34,7 +34,7 @@ mod registry;
 mod request;
 mod state;
 
-pub use connection::{Connection, Piece};
+pub use connection::{Connection, Piece, PieceBuf};
 pub use registry::{Counters, Reach, Sessions};
 pub use request::{AskError, RequestStream};
 pub use state::{Session, Summary};

@@ -10,7 +10,7 @@ use scc::{Guard, HashIndex};
 use super::Settings;
 use super::state::Session;
 use crate::protocol::{Refusal, SessionId, random_tag};
-use crate::sse::{Frame, Payload};
+use crate::sse::Frame;
 use crate::stream::{Clock, Moment};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
 
@@ -267,11 +267,10 @@ impl Sessions {
     /// Publishes a message to the standalone stream of every session. It is serialised once: `write` appends it,
     /// as one line of JSON. Takes about a tenth of a microsecond a session, and more where a client waits.
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
-        let (payload, now, mut reach) = (Payload::encode(write), self.shared.clock.now(), Reach::default());
+        let (frame, now, mut reach) = (Frame::encode(write), self.shared.clock.now(), Reach::default());
         let limits = &self.shared.settings.standalone;
         self.for_each(|session| {
-            let frame = Frame::shared(session.name(), &payload);
-            if session.standalone.publish(frame, now, limits).is_ok() {
+            if session.standalone.publish(frame.clone(), now, limits).is_ok() {
                 reach.count(session.standalone.terms().is_attached());
             }
         });

@@ -150,7 +150,7 @@ impl Session {
     ///
     /// [`Closed`] if the session ended.
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::encode(self.name(), write);
+        let frame = Frame::encode(write);
         self.standalone.publish(frame, self.now(), &self.settings().standalone)
     }
 
@@ -164,7 +164,7 @@ impl Session {
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
-        request.stream.publish(Frame::encode(request.name, write), self.now(), &self.settings().request)
+        request.stream.publish(Frame::encode(write), self.now(), &self.settings().request)
     }
 
     /// Publishes the response to `request`, which ends its stream.
@@ -177,7 +177,7 @@ impl Session {
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::encode(request.name, write);
+        let frame = Frame::encode(write);
         if request.initializes
             && let Some(version) = agreed_version(frame.data())
         {

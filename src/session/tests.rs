@@ -30,9 +30,12 @@ fn written(connection: &mut Connection) -> (String, bool) {
     let (mut out, mut context) = (Vec::new(), Context::from_waker(Waker::noop()));
     loop {
         match connection.poll_next(&mut context) {
-            Poll::Ready(Some(mut piece)) => {
-                let len = piece.remaining();
-                out.extend_from_slice(&piece.copy_to_bytes(len));
+            Poll::Ready(Some(piece)) => {
+                let before = out.len();
+                piece.append_to(&mut out);
+                assert_eq!(out.len(), before + piece.wire_len());
+                let mut piece = piece.into_buf();
+                assert_eq!(piece.copy_to_bytes(piece.remaining()), out[before..]);
             }
             Poll::Ready(None) => return (String::from_utf8(out).unwrap(), true),
             Poll::Pending => return (String::from_utf8(out).unwrap(), false),

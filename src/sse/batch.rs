@@ -1,41 +1,25 @@
-//! A batch of frames as one run of bytes for the socket.
+//! Consecutive events of a stream as bytes for the socket.
 
+use core::fmt;
 use std::io::IoSlice;
 
 use bytes::Buf;
 
-use super::frame::Frame;
+use super::event_id::StreamName;
+use super::frame::{Frame, Head};
 use crate::ring::Batch;
 
-/// Consecutive frames of a stream, as a [`Buf`] whose pieces are the frames' own bytes: nothing is copied, and
-/// whatever is pending leaves in one vectored write.
-#[derive(Debug)]
-pub struct FrameBatch {
+/// Consecutive events of one stream.
+pub struct Events {
     frames: Batch<Frame>,
-    /// Which frame is being written, and how much of it was.
-    index: usize,
-    written: usize,
-    remaining: usize,
+    name: StreamName,
 }
 
-impl FrameBatch {
-    /// Makes a batch of which nothing was written yet.
+impl Events {
+    /// Takes `frames` for events of the stream `name`.
     #[must_use]
-    pub fn new(frames: Batch<Frame>) -> Self {
-        // A frame's weight is its length.
-        let remaining = frames.weight();
-        Self { frames, index: 0, written: 0, remaining }
-    }
-
-    /// Appends a copy of what was not written yet.
-    pub fn append_to(&self, out: &mut Vec<u8>) {
-        let mut skip = self.written;
-        for frame in self.frames.iter_from(self.index) {
-            for piece in <[_; 2]>::from(frame.pieces()) {
-                out.extend_from_slice(piece.get(skip..).unwrap_or_default());
-                skip = skip.saturating_sub(piece.len());
-            }
-        }
+    pub fn new(frames: Batch<Frame>, name: StreamName) -> Self {
+        Self { frames, name }
     }
 
     /// The frames.
@@ -43,23 +27,75 @@ impl FrameBatch {
     pub fn frames(&self) -> &Batch<Frame> {
         &self.frames
     }
+
+    /// How many bytes they are on the wire.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        // A frame's weight is its length.
+        self.frames.weight() + self.frames.len() * Head::of(self.name).len()
+    }
+
+    /// Appends a copy of the bytes: what a small batch leaves by.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let mut head = Head::of(self.name);
+        for (position, frame) in self.frames.positions().zip(self.frames.iter()) {
+            out.extend_from_slice(head.at(position));
+            out.extend_from_slice(frame.as_bytes());
+        }
+    }
+
+    /// The bytes where they stand, for vectored writes: what a large batch leaves by.
+    #[must_use]
+    pub fn into_buf(self) -> EventsBuf {
+        let mut head = Head::of(self.name);
+        let mut heads = Vec::with_capacity(self.frames.len() * head.len());
+        self.frames.positions().for_each(|position| heads.extend_from_slice(head.at(position)));
+        let remaining = self.wire_len();
+        EventsBuf { frames: self.frames, heads, head_len: head.len(), index: 0, written: 0, remaining }
+    }
 }
 
-impl Buf for FrameBatch {
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("positions", &self.frames.positions()).finish_non_exhaustive()
+    }
+}
+
+/// Events as a [`Buf`] whose pieces are heads and the frames' own bytes: the data is not copied, and whatever is
+/// pending leaves in one vectored write.
+pub struct EventsBuf {
+    frames: Batch<Frame>,
+    heads: Vec<u8>,
+    head_len: usize,
+    /// Which event is being written, and how much of it was.
+    index: usize,
+    written: usize,
+    remaining: usize,
+}
+
+impl EventsBuf {
+    fn head(&self, index: usize) -> &[u8] {
+        &self.heads[index * self.head_len..(index + 1) * self.head_len]
+    }
+}
+
+impl Buf for EventsBuf {
     fn remaining(&self) -> usize {
         self.remaining
     }
 
     fn chunk(&self) -> &[u8] {
         let Some(frame) = self.frames.get(self.index) else { return &[] };
-        let (head, tail) = Frame::pieces_in(&frame);
-        if self.written < head.len() { &head[self.written..] } else { &tail[self.written - head.len()..] }
+        match self.written.checked_sub(self.head_len) {
+            None => &self.head(self.index)[self.written..],
+            Some(written) => &Frame::bytes_in(&frame)[written..],
+        }
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let (mut filled, mut skip) = (0, self.written);
-        for frame in self.frames.iter_from(self.index) {
-            for piece in <[_; 2]>::from(Frame::pieces_in(&frame)) {
+        for (index, frame) in (self.index..).zip(self.frames.iter_from(self.index)) {
+            for piece in [self.head(index), Frame::bytes_in(&frame)] {
                 let rest = piece.get(skip..).unwrap_or_default();
                 skip = skip.saturating_sub(piece.len());
                 if rest.is_empty() {
@@ -80,7 +116,7 @@ impl Buf for FrameBatch {
         self.remaining -= count;
         self.written += count;
         while let Some(frame) = self.frames.get(self.index) {
-            let len = frame.len();
+            let len = self.head_len + frame.len();
             if self.written < len {
                 return;
             }
@@ -90,32 +126,40 @@ impl Buf for FrameBatch {
     }
 }
 
+impl fmt::Debug for EventsBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventsBuf").field("remaining", &self.remaining).finish_non_exhaustive()
+    }
+}
+
 #[cfg(all(test, not(ringmain_loom)))]
 mod tests {
     use super::*;
     use crate::ring::{Cursor, FIRST, Limits, Ring, Step};
-    use crate::sse::{Payload, StreamName};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn however_it_is_written_the_bytes_are_those_of_the_frames(
-            sizes in proptest::collection::vec((0..60usize, any::<bool>()), 1..50),
-            steps in proptest::collection::vec((1..200usize, 1..9usize), 1..60),
+        fn every_way_of_writing_gives_the_same_bytes(
+            data in prop::collection::vec("[^\r\n]{0,40}", 1..40),
+            steps in prop::collection::vec((1..200usize, 1..5usize), 1..50),
         ) {
-            let (ring, limits, name) = (Ring::new(), Limits::default(), StreamName { tag: 3, stream: 0x1f });
-            for (size, shared) in sizes {
-                let data = vec![b'x'; size];
-                let frame = if shared {
-                    Frame::shared(name, &Payload::encode(|out| out.extend_from_slice(&data)))
-                } else {
-                    Frame::encode(name, |out| out.extend_from_slice(&data))
-                };
-                ring.publish(frame, 0, &limits).unwrap();
+            let (ring, name) = (Ring::new(), StreamName { tag: 1, stream: 2 });
+            for text in &data {
+                let frame = Frame::encode(|out| out.extend_from_slice(text.as_bytes()));
+                ring.publish(frame, 0, &Limits::default()).unwrap();
             }
             let Step::Item(frames) = Cursor::at(FIRST).take(&ring, 1000, usize::MAX) else { panic!("there are some") };
-            let expected: Vec<u8> = frames.iter().flat_map(|frame| frame.to_bytes().to_vec()).collect();
-            let (mut batch, mut written) = (FrameBatch::new(frames), Vec::new());
+            let expected: String = (FIRST..).zip(&data).map(|(position, text)| {
+                let id = crate::sse::EventId::event(name, position);
+                format!("id: {id}\nevent: message\ndata: {text}\n\n")
+            }).collect();
+            let events = Events::new(frames, name);
+            let mut copied = Vec::new();
+            events.append_to(&mut copied);
+            prop_assert_eq!(&copied[..], expected.as_bytes());
+            prop_assert_eq!(events.wire_len(), expected.len());
+            let (mut batch, mut written) = (events.into_buf(), Vec::new());
             prop_assert_eq!(batch.remaining(), expected.len());
             for (step, vectors) in steps.into_iter().cycle() {
                 if !batch.has_remaining() {
@@ -125,14 +169,11 @@ mod tests {
                 let filled = batch.chunks_vectored(&mut slices);
                 let shown: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
                 prop_assert!(!batch.chunk().is_empty() && shown.starts_with(batch.chunk()));
-                let mut copied = Vec::new();
-                batch.append_to(&mut copied);
-                prop_assert_eq!(&copied[..], &expected[written.len()..]);
                 let step = step.min(shown.len());
                 written.extend_from_slice(&shown[..step]);
                 batch.advance(step);
             }
-            prop_assert_eq!(written, expected);
+            prop_assert_eq!(&written[..], expected.as_bytes());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One event as finished bytes.
+//! The data of one event as finished bytes, and the head that goes before it.
 
 #![allow(unsafe_code, reason = "a frame gives its one pointer to a slot of the ring and takes it back")]
 
@@ -6,19 +6,13 @@ use core::cell::RefCell;
 use core::fmt;
 
 use bytes::Bytes;
-use triomphe::{Arc, ThinArc};
+use triomphe::ThinArc;
 
 use super::event_id::StreamName;
-use crate::ring::{Entry, Ref};
+use crate::ring::{Entry, Position, Ref};
 
-/// What stands between the event ID and the data.
-const BETWEEN: &[u8] = b"\nevent: message\ndata: ";
-/// Everything before the data, with room for the longest name, and position 0.
-const LONGEST_HEAD: &[u8; 60] = b"id: 00000000-00000000-0000000000000000\nevent: message\ndata: ";
 /// What ends an event.
 const END: &[u8] = b"\n\n";
-/// `id: `, the session tag and a hyphen.
-const BEFORE_STREAM: usize = 4 + 8 + 1;
 
 thread_local! {
     /// Where a frame is put together before it is copied, at its exact size, to where it stays.
@@ -28,12 +22,17 @@ thread_local! {
 /// A scratch buffer that grew beyond this is not kept.
 const SCRATCH_KEPT: usize = 64 << 10;
 
-/// Data of an event, serialised once and shared by the frames of any number of streams.
+/// The data of one event as finished bytes: serialised once, shared by any number of streams, never changed.
+///
+/// One pointer to one counted allocation: 16 bytes and the text. Cloning is one count. What differs from stream
+/// to stream, the event's ID, is not in it: the ID says where a frame stands, which is known from where it
+/// stands, and is written when the frame is ([`Head`]).
 #[derive(Clone)]
-pub struct Payload(ThinArc<(), u8>);
+pub struct Frame(ThinArc<(), u8>);
 
-impl Payload {
-    /// Serialises what `write` appends, which must be one line.
+impl Frame {
+    /// Builds the frame of an event whose data is what `write` appends: one line, in UTF-8.
+    #[inline]
     pub fn encode(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         with_scratch(|scratch| {
             write(scratch);
@@ -43,128 +42,40 @@ impl Payload {
         })
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    /// The bytes behind the head: the data and what ends the event.
+    #[must_use]
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0.slice
-    }
-}
-
-impl fmt::Debug for Payload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Payload").field(&self.as_bytes().len()).finish()
-    }
-}
-
-struct Header {
-    position: u64,
-    /// What follows the bytes of this frame, if it is shared.
-    shared: Option<Payload>,
-}
-
-/// One event as finished bytes: built once, shared, never changed once published.
-///
-/// One pointer to one counted allocation: 32 bytes and the text. A frame whose data is a shared [`Payload`] has
-/// only its head there. Cloning is one count.
-#[derive(Clone)]
-pub struct Frame(ThinArc<Header, u8>);
-
-impl Frame {
-    /// Builds the frame of an event of stream `name` whose data is what `write` appends: one line, in UTF-8.
-    /// The position is set when the frame is published.
-    pub fn encode(name: StreamName, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        with_scratch(|scratch| {
-            scratch.extend_from_slice(LONGEST_HEAD);
-            write(scratch);
-            let data = &scratch[LONGEST_HEAD.len()..];
-            debug_assert!(!data.contains(&b'\n') && !data.contains(&b'\r'));
-            scratch.extend_from_slice(END);
-            Self::finish(name, None, scratch)
-        })
-    }
-
-    /// Builds the frame of an event of stream `name` whose data is `payload`.
-    #[must_use]
-    pub fn shared(name: StreamName, payload: &Payload) -> Self {
-        Self::finish(name, Some(payload.clone()), LONGEST_HEAD)
-    }
-
-    /// Copies `text`, which begins with the longest head, to where it stays; there it gets its name, so that
-    /// nothing is read back right after it was written byte by byte.
-    #[inline]
-    fn finish(name: StreamName, shared: Option<Payload>, text: &[u8]) -> Self {
-        let text = &text[LONGEST_HEAD.len() - head_len(name)..];
-        let mut frame = ThinArc::from_header_and_slice(Header { position: 0, shared }, text);
-        frame.with_arc_mut(|frame| {
-            let text = Arc::get_mut(frame).expect("nobody else knows it yet").slice_mut();
-            text[..4].copy_from_slice(b"id: ");
-            text[BEFORE_STREAM - 1] = b'-';
-            write_name(text, name);
-        });
-        Self(frame)
-    }
-
-    /// The position it was published at, or 0.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.0.header.header.position
-    }
-
-    /// The bytes, in one or two pieces; the second is empty unless the payload is shared.
-    #[must_use]
-    #[inline]
-    pub fn pieces(&self) -> (&[u8], &[u8]) {
-        (&self.0.slice, self.0.header.header.shared.as_ref().map_or(&[], Payload::as_bytes))
     }
 
     /// The bytes of a frame that stands in a ring, for as long as it stands there.
     #[must_use]
     #[inline]
-    pub fn pieces_in<'a>(frame: &Ref<'a, Self>) -> (&'a [u8], &'a [u8]) {
-        let (head, tail) = frame.pieces();
-        // SAFETY: `Ref<'a, _>` says that the entry stays for `'a`; the bytes belong to its allocation (or to
-        // the payload that it counts), do not move, and do not change once published.
-        unsafe {
-            (
-                core::slice::from_raw_parts(head.as_ptr(), head.len()),
-                core::slice::from_raw_parts(tail.as_ptr(), tail.len()),
-            )
-        }
+    pub fn bytes_in<'a>(frame: &Ref<'a, Self>) -> &'a [u8] {
+        let bytes = frame.as_bytes();
+        // SAFETY: `Ref<'a, _>` says that the entry stays for `'a`; the bytes belong to its allocation, do not
+        // move, and do not change.
+        unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) }
     }
 
-    /// How many bytes the event is on the wire.
+    /// How many bytes are behind the head.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        let (head, tail) = self.pieces();
-        head.len() + tail.len()
+        self.as_bytes().len()
     }
 
-    /// Never: an event has at least its ID.
+    /// Never: an event has an end at least.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The whole event as shared bytes. No copy if it is in one piece.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        struct Owner(Frame);
-        impl AsRef<[u8]> for Owner {
-            fn as_ref(&self) -> &[u8] {
-                self.0.pieces().0
-            }
-        }
-        match self.pieces() {
-            (_, []) => Bytes::from_owner(Owner(self.clone())),
-            (head, tail) => Bytes::from([head, tail].concat()),
-        }
-    }
-
     /// The data of the event: the bytes of one JSON-RPC message.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        let (head, tail) = self.pieces();
-        let end = |bytes: &'_ [u8]| bytes.len() - END.len();
-        if tail.is_empty() { &head[self.head_len()..end(head)] } else { &tail[..end(tail)] }
+        &self.as_bytes()[..self.len() - END.len()]
     }
 
     /// The data of the event as shared bytes. No copy.
@@ -177,10 +88,6 @@ impl Frame {
             }
         }
         Bytes::from_owner(Owner(self.clone()))
-    }
-
-    fn head_len(&self) -> usize {
-        position_at(&self.0.slice) + 16 + BETWEEN.len()
     }
 }
 
@@ -198,19 +105,6 @@ unsafe impl Entry for Frame {
     }
 
     #[inline]
-    fn place(&mut self, position: u64) {
-        self.0.with_arc_mut(|frame| {
-            let frame = Arc::get_mut(frame).expect("a frame is not shared before it is published");
-            frame.header_mut().position = position;
-            let text = frame.slice_mut();
-            let at = position_at(text);
-            let text = &mut text[at..at + 16];
-            text[..8].copy_from_slice(&digits((position >> 32) as u32));
-            text[8..].copy_from_slice(&digits(position as u32));
-        });
-    }
-
-    #[inline]
     fn weight(&self) -> usize {
         self.len()
     }
@@ -218,10 +112,11 @@ unsafe impl Entry for Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame").field("position", &self.position()).field("len", &self.len()).finish()
+        f.debug_struct("Frame").field("len", &self.len()).finish()
     }
 }
 
+#[inline]
 fn with_scratch<R>(build: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     // Taken out and not borrowed, so that a serialiser that builds a frame of its own finds an empty one.
     let mut scratch = SCRATCH.take();
@@ -233,29 +128,66 @@ fn with_scratch<R>(build: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     built
 }
 
-/// Puts the name of the stream, a digit or eight of it, where [`LONGEST_HEAD`] left room for eight.
-fn write_name(text: &mut [u8], name: StreamName) {
-    text[4..12].copy_from_slice(&digits(name.tag));
-    // One word: the digits of the stream without leading zeros, then of what follows them as much as fits.
-    let zeros = (name.stream | 1).leading_zeros() & !3;
-    let follows = 0x2d30_3030_3030_3030_u64.checked_shr(64 - 2 * zeros).unwrap_or(0);
-    let word = u64::from_be_bytes(digits(name.stream)) << (2 * zeros) | follows;
-    text[BEFORE_STREAM..BEFORE_STREAM + 8].copy_from_slice(&word.to_be_bytes());
+/// Everything before the data, with room for the longest name, and position 0.
+const LONGEST: &[u8; 60] = b"id: 00000000-00000000-0000000000000000\nevent: message\ndata: ";
+/// `id: `, the session tag and a hyphen.
+const BEFORE_STREAM: usize = 4 + 8 + 1;
+/// What stands behind the position.
+const BEHIND_POSITION: usize = "\nevent: message\ndata: ".len();
+
+/// What goes before the data of an event: its ID, and its kind. Made for a stream, filled in for a position.
+#[derive(Clone, Copy)]
+pub struct Head {
+    text: [u8; LONGEST.len()],
+    len: usize,
 }
 
-/// How many bytes stand before the data.
-fn head_len(name: StreamName) -> usize {
-    LONGEST_HEAD.len() - (name.stream | 1).leading_zeros() as usize / 4
-}
-
-/// Where the digits of the position begin: behind the hyphen that follows the stream, 1 to 8 digits long.
-#[inline]
-fn position_at(frame: &[u8]) -> usize {
-    let mut at = BEFORE_STREAM + 1;
-    while frame[at] != b'-' {
-        at += 1;
+impl Head {
+    /// Makes the head for events of the stream `name`.
+    #[must_use]
+    #[inline]
+    pub fn of(name: StreamName) -> Self {
+        let zeros = (name.stream | 1).leading_zeros() as usize / 4;
+        let mut text = [0; LONGEST.len()];
+        let len = LONGEST.len() - zeros;
+        text[..len].copy_from_slice(&LONGEST[zeros..]);
+        text[..4].copy_from_slice(b"id: ");
+        text[4..12].copy_from_slice(&digits(name.tag));
+        text[12] = b'-';
+        let stream = digits(name.stream);
+        text[BEFORE_STREAM..BEFORE_STREAM + 8 - zeros].copy_from_slice(&stream[zeros..]);
+        text[BEFORE_STREAM + 8 - zeros] = b'-';
+        Self { text, len }
     }
-    at + 1
+
+    /// How many bytes it has, whatever the position.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The bytes for the event at `position`.
+    #[must_use]
+    #[inline]
+    pub fn at(&mut self, position: Position) -> &[u8] {
+        let end = self.len - BEHIND_POSITION;
+        self.text[end - 16..end - 8].copy_from_slice(&digits((position >> 32) as u32));
+        self.text[end - 8..end].copy_from_slice(&digits(position as u32));
+        &self.text[..self.len]
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head").field("len", &self.len).finish()
+    }
 }
 
 /// The lower-case hexadecimal digits of `value`, with leading zeros: all eight at once, a byte each.
@@ -276,23 +208,16 @@ mod tests {
     use crate::sse::EventId;
     use proptest::prelude::*;
 
-    fn text(frame: &Frame) -> String {
-        let (head, tail) = frame.pieces();
-        String::from_utf8([head, tail].concat()).unwrap()
-    }
-
     #[test]
     fn a_frame_is_a_pointer() {
         assert_eq!(size_of::<Frame>(), 8);
-        assert_eq!(size_of::<Option<Payload>>(), 8);
     }
 
     #[test]
     fn a_serialiser_may_build_a_frame_of_its_own() {
-        let name = StreamName { tag: 1, stream: 0 };
-        let outer = Frame::encode(name, |out| {
+        let outer = Frame::encode(|out| {
             out.extend_from_slice(b"outer ");
-            let inner = Frame::encode(name, |out| out.extend_from_slice(b"inner"));
+            let inner = Frame::encode(|out| out.extend_from_slice(b"inner"));
             out.extend_from_slice(inner.data());
         });
         assert_eq!(outer.data(), b"outer inner");
@@ -300,22 +225,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_kinds_of_frame_have_the_same_bytes(tag: u32, stream: u32, position: u64, data in "[^\r\n]{0,300}") {
-            let name = StreamName { tag, stream };
-            let mut owned = Frame::encode(name, |out| out.extend_from_slice(data.as_bytes()));
-            let mut shared = Frame::shared(name, &Payload::encode(|out| out.extend_from_slice(data.as_bytes())));
-            owned.place(7);
-            owned.place(position);
-            shared.place(position);
+        fn a_head_and_a_frame_are_an_event(tag: u32, stream: u32, shift in 0..32, position: u64, data in "[^\r\n]{0,300}") {
+            let name = StreamName { tag, stream: stream >> shift };
+            let frame = Frame::encode(|out| out.extend_from_slice(data.as_bytes()));
+            let mut head = Head::of(name);
+            let len = head.len();
+            let _ = head.at(!position);
+            let event = [head.at(position), frame.as_bytes()].concat();
             let id = EventId::event(name, position);
-            let expected = format!("id: {id}\nevent: message\ndata: {data}\n\n");
-            for frame in [&owned, &shared] {
-                prop_assert_eq!(text(frame), &expected[..]);
-                prop_assert_eq!(&frame.to_bytes()[..], expected.as_bytes());
-                prop_assert_eq!(frame.data(), data.as_bytes());
-                prop_assert_eq!(frame.len(), expected.len());
-                prop_assert_eq!(frame.position(), position);
-            }
+            prop_assert_eq!(String::from_utf8(event).unwrap(), format!("id: {id}\nevent: message\ndata: {data}\n\n"));
+            prop_assert_eq!(head.at(position).len(), len);
+            prop_assert_eq!(frame.data(), data.as_bytes());
+            prop_assert_eq!(&frame.data_bytes()[..], data.as_bytes());
+            prop_assert_eq!(frame.len(), data.len() + 2);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Events become bytes here, once.
 //!
-//! Pure: no ring, no I/O, no clock. The stream room publishes [`Frame`]s; the edge writes what a [`FrameBatch`]
-//! shows. What differs per stream (the event ID) is a head of about 50 bytes; the payload behind it is either
-//! in the same allocation or shared with the frames of other streams.
+//! Pure: no I/O, no clock. The stream room publishes [`Frame`]s, the data of events, serialised once and shared
+//! by all streams that have them; the edge writes [`Events`]. What differs per stream, the event ID, is written
+//! with them: it says where a frame stands.
 //!
 //! ```text
 //! id: 9f3c21ab-2-000000000000002a\n      session tag, stream, position
@@ -16,7 +16,7 @@ mod control;
 mod event_id;
 mod frame;
 
-pub use batch::FrameBatch;
+pub use batch::{Events, EventsBuf};
 pub use control::{KEEP_ALIVE, lag_signal, prime, retry};
 pub use event_id::{EventId, MalformedEventId, StreamName};
-pub use frame::{Frame, Payload};
+pub use frame::{Frame, Head};

@@ -5,8 +5,8 @@ use core::task::{Context, Poll};
 
 use super::lease::{Generation, Terms};
 use super::{LagPolicy, Stream};
-use crate::ring::{Cursor, Position, Step};
-use crate::sse::{Frame, FrameBatch};
+use crate::ring::{Batch, Cursor, Position, Step};
+use crate::sse::Frame;
 use crate::sync::Arc;
 use crate::wake::{Bell, Waiter};
 
@@ -14,7 +14,7 @@ use crate::wake::{Bell, Waiter};
 #[derive(Debug)]
 pub enum Delivery {
     /// Write these.
-    Frames(FrameBatch),
+    Frames(Batch<Frame>),
     /// Tell the client that it missed so many events.
     Lagged {
         /// How many.
@@ -92,7 +92,7 @@ impl Subscriber {
         match self.cursor.take(&stream.ring, MAX_FRAMES, MAX_BYTES) {
             Step::Item(frames) if self.claim(stream, self.cursor.position() - 1) => {
                 self.drained = frames.is_newest();
-                Some(Delivery::Frames(FrameBatch::new(frames)))
+                Some(Delivery::Frames(frames))
             }
             Step::Item(_) => Some(Delivery::Superseded),
             Step::Ended => Some(Delivery::Ended),

@@ -96,16 +96,16 @@ impl Entry {
                         scratch.extend_from_slice(LAST_CHUNK);
                         self.ended = true;
                     }
-                    Poll::Ready(Some(piece)) if piece.remaining() <= COPIED => {
+                    Poll::Ready(Some(piece)) if piece.wire_len() <= COPIED => {
                         append_chunk(scratch, &piece);
                         if scratch.len() >= TOGETHER {
                             break false;
                         }
                     }
                     Poll::Ready(Some(piece)) => {
-                        append_size(scratch, piece.remaining());
+                        append_size(scratch, piece.wire_len());
                         let before = Bytes::copy_from_slice(scratch);
-                        self.unsent = Some(Box::new(before.chain(piece).chain(&b"\r\n"[..])));
+                        self.unsent = Some(Box::new(before.chain(piece.into_buf()).chain(&b"\r\n"[..])));
                         scratch.clear();
                         break false;
                     }
@@ -217,7 +217,7 @@ fn append_size(out: &mut Vec<u8>, size: usize) {
 
 /// Appends `piece` as one chunk.
 fn append_chunk(out: &mut Vec<u8>, piece: &Piece) {
-    append_size(out, piece.remaining());
+    append_size(out, piece.wire_len());
     piece.append_to(out);
     out.extend_from_slice(b"\r\n");
 }
