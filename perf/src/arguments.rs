@@ -1,16 +1,22 @@
-//! What every server under test is told: where to listen.
+//! What every server under test is told: where to listen, and how.
 
+use std::io;
 use std::net::SocketAddr;
 
-/// The command line of a rival.
-#[derive(Clone, Copy, Debug)]
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::{Builder, Runtime};
+
+/// Connections that may wait to be accepted, for every server alike.
+const BACKLOG: u32 = 4096;
+
+/// The command line of a server under test.
+#[derive(Clone, Debug)]
 pub struct Arguments {
     /// Where streams are opened.
     pub listen: SocketAddr,
     /// Where events are published.
     pub admin: SocketAddr,
-    /// Whether what is pending leaves in one write, for the yardstick.
-    pub coalesce: bool,
+    given: Vec<String>,
 }
 
 impl Arguments {
@@ -22,14 +28,40 @@ impl Arguments {
     #[must_use]
     pub fn read() -> Self {
         let given: Vec<String> = std::env::args().skip(1).collect();
-        let address = |name: &str| {
-            let at = given.iter().position(|argument| argument == name).expect(name);
-            given.get(at + 1).expect(name).parse().expect(name)
-        };
-        Self {
-            listen: address("--listen"),
-            admin: address("--admin"),
-            coalesce: given.iter().any(|argument| argument == "--coalesce"),
-        }
+        let address = |name: &str| value(&given, name).expect(name).parse().expect(name);
+        Self { listen: address("--listen"), admin: address("--admin"), given }
     }
+
+    /// Whether `flag` was given.
+    #[must_use]
+    pub fn has(&self, flag: &str) -> bool {
+        self.given.iter().any(|argument| argument == flag)
+    }
+}
+
+/// What every rival on tokio runs on: as many workers as `TOKIO_WORKER_THREADS` says, or as there are cores.
+///
+/// # Errors
+///
+/// The operating system gives no threads.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build()
+}
+
+/// What stands behind `name`.
+fn value<'a>(given: &'a [String], name: &str) -> Option<&'a str> {
+    let at = given.iter().position(|argument| argument == name)?;
+    given.get(at + 1).map(String::as_str)
+}
+
+/// Listens on `address` with a long backlog: a storm of clients is to wait for the server, not for the kernel.
+///
+/// # Errors
+///
+/// The address is taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

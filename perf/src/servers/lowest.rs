@@ -1,0 +1,60 @@
+//! ringmain with a low-level `Handler`: what the engine costs, without a framework on top.
+//!
+//! ```text
+//! server lowest --listen ADDR --admin ADDR [--stream]
+//! ```
+//!
+//! With `--stream` every call is answered with an event stream.
+
+use std::io;
+
+use crate::arguments::{Arguments, listen};
+use crate::{feed, wire};
+use ringmain::handler::{Context, Handler, Request, RpcError};
+use ringmain::protocol::SessionId;
+use ringmain::server::{Answer, Config, Server};
+use ringmain::session::Sessions;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// Answers calls with the same text, always.
+struct Fixed {
+    result: Box<RawValue>,
+}
+
+impl Handler for Fixed {
+    async fn request(&self, request: Request, context: Context) {
+        let version = context.version();
+        match request.method() {
+            "tools/call" => context.respond_raw(&self.result),
+            "initialize" => context.respond(&json!({
+                "protocolVersion": version.as_str(),
+                "capabilities": { "tools": {} },
+                "serverInfo": { "name": "ours-lowest", "version": "1" },
+            })),
+            "ping" => context.respond(&json!({})),
+            method => context.fail(&RpcError::method_not_found(method)),
+        }
+    }
+}
+
+pub(super) async fn run(arguments: &Arguments) -> io::Result<()> {
+    let mut config = Config::default();
+    config.answer = if arguments.has("--stream") { Answer::Stream } else { Answer::Auto };
+    let result = RawValue::from_string(wire::CALL_RESULT.to_owned()).map_err(io::Error::other)?;
+    let server = Server::bind(arguments.listen, Fixed { result }, config)?;
+    let sessions = server.sessions();
+    let publish = move |target: &str, message: &str| publish(&sessions, target, message);
+    tokio::spawn(feed::serve(listen(arguments.admin)?, publish));
+    server.run(std::future::pending()).await;
+    Ok(())
+}
+
+fn publish(sessions: &Sessions, target: &str, message: &str) {
+    let write = |out: &mut Vec<u8>| out.extend_from_slice(message.as_bytes());
+    if target == "all" {
+        sessions.publish(write);
+    } else if let Some(Ok(session)) = SessionId::parse(target).map(|id| sessions.find(id, 0)) {
+        let _ = session.publish(write);
+    }
+}
