@@ -141,9 +141,21 @@ pub fn requested_version(params: Option<&RawValue>) -> Option<Cow<'_, str>> {
     decode_string(field(params?, "protocolVersion")?)
 }
 
-/// Returns `protocolVersion` of the result of `initialize`, if this engine speaks it.
-pub fn negotiated_version(result: &RawValue) -> Option<ProtocolVersion> {
-    ProtocolVersion::parse(&decode_string(field(result, "protocolVersion")?)?)
+/// Returns `protocolVersion` of the response to `initialize`, if it is a result and this engine speaks that
+/// version.
+pub fn negotiated_version(response: &[u8]) -> Option<ProtocolVersion> {
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(borrow)]
+        result: InitializeResult<'a>,
+    }
+    #[derive(Deserialize)]
+    struct InitializeResult<'a> {
+        #[serde(borrow, rename = "protocolVersion")]
+        protocol_version: Cow<'a, str>,
+    }
+    let Response { result } = serde_json::from_slice(response).ok()?;
+    ProtocolVersion::parse(&result.protocol_version)
 }
 
 /// The top level of a message, nothing decided yet.
@@ -393,9 +405,22 @@ mod tests {
 
         let params = raw(r#"{"protocolVersion":"2099-01-01","capabilities":{}}"#);
         assert_eq!(requested_version(Some(&params)).as_deref(), Some("2099-01-01"));
-        assert_eq!(negotiated_version(&params), None);
-        let result = raw(r#"{"protocolVersion":"2025-06-18"}"#);
-        assert_eq!(negotiated_version(&result), Some(ProtocolVersion::V2025_06_18));
+        for (response, version) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18"}}"#,
+                Some(ProtocolVersion::V2025_06_18),
+            ),
+            (
+                r#"{"result":{"capabilities":{},"protocolVersion":"2025\u002d06-18"}}"#,
+                Some(ProtocolVersion::V2025_06_18),
+            ),
+            (r#"{"result":{"protocolVersion":"2099-01-01"}}"#, None),
+            (r#"{"result":{"protocolVersion":1}}"#, None),
+            (r#"{"result":{}}"#, None),
+            (r#"{"error":{"code":1,"message":"x"}}"#, None),
+        ] {
+            assert_eq!(negotiated_version(response.as_bytes()), version, "{response}");
+        }
     }
 
     proptest! {

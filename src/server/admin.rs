@@ -90,9 +90,6 @@ impl Admin {
                     continue;
                 }
             };
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot switch off Nagle's algorithm");
-            }
             let (sessions, hosts) = (self.sessions.clone(), hosts.clone());
             let service = service_fn(move |request| {
                 let (sessions, hosts) = (sessions.clone(), hosts.clone());

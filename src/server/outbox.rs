@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
@@ -77,15 +78,17 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Io {
     read: TokioIo<OwnedReadHalf>,
+    unread: Bytes,
     outbox: Arc<Mutex<Outbox>>,
 }
 
 impl Io {
-    /// Takes a socket whose client may leave what it is sent untaken for `stalled_after`.
-    pub(super) fn new(stream: TcpStream, stalled_after: Duration) -> Self {
+    /// Takes a socket that `unread` was read from already, and whose client may leave what it is sent untaken for
+    /// `stalled_after`.
+    pub(super) fn new(stream: TcpStream, unread: Bytes, stalled_after: Duration) -> Self {
         let (read, socket) = stream.into_split();
         let outbox = Outbox { socket, bytes: Vec::new(), sent: 0, stalled_after, stall: None };
-        Self { read: TokioIo::new(read), outbox: Arc::new(Mutex::new(outbox)) }
+        Self { read: TokioIo::new(read), unread, outbox: Arc::new(Mutex::new(outbox)) }
     }
 
     /// Makes the future that drives the connection that `serve` makes of this socket, and sends what it wrote.
@@ -99,9 +102,14 @@ impl hyper::rt::Read for Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.read).poll_read(context, buffer)
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.read).poll_read(context, buffer);
+        }
+        let count = self.unread.len().min(buffer.remaining());
+        buffer.put_slice(&self.unread.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 

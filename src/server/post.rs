@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming as RequestBody;
+use hyper::body::{Body, Incoming as RequestBody};
 
 use super::route::{self, Answered};
 use super::{Answer, Endpoint, unwinding};
@@ -66,11 +66,31 @@ fn check_head<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result
     Ok(())
 }
 
-async fn read<H: Handler>(endpoint: &Endpoint<H>, body: RequestBody) -> Result<Bytes, Refusal> {
+async fn read<H: Handler>(endpoint: &Endpoint<H>, mut body: RequestBody) -> Result<Bytes, Refusal> {
     let limit = endpoint.config.max_body_bytes;
-    let read = Limited::new(body, limit).collect();
+    // Nearly always all of it came with the head.
+    let first = match poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        Poll::Ready(Some(Err(_))) => return Err(Refusal::ParseError),
+        Poll::Ready(None) => return Ok(Bytes::new()),
+        Poll::Pending => Bytes::new(),
+    };
+    if first.len() > limit {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let left = limit - first.len();
+    let read = Box::pin(Limited::new(body, left).collect());
     match tokio::time::timeout(endpoint.config.read_timeout, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Ok(rest)) => Ok(if first.is_empty() {
+            rest.to_bytes()
+        } else {
+            let mut whole = Vec::from(first);
+            whole.extend_from_slice(&rest.to_bytes());
+            whole.into()
+        }),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { limit }),
         // The client went away, or broke the framing; hardly anybody is there to read the answer.
         Ok(Err(_)) => Err(Refusal::ParseError),

@@ -14,8 +14,8 @@ use crate::sync::Arc;
 
 pub(super) type Answered<H> = Response<AnswerBody<H>>;
 
-/// Requests have at most so many header lines.
-const MAX_HEADERS: usize = 100;
+/// Requests have at most so many header lines. From 100 on hyper refuses by itself.
+const MAX_HEADERS: usize = 90;
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Answers one request, whatever it is.

@@ -59,42 +59,49 @@ pub(super) async fn serve<H: Handler>(
     let (is_http2, unread) = match opening {
         Opening::Again(unread) => (false, unread),
         Opening::New => {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot switch off Nagle's algorithm");
-            }
-            let first = tokio::time::timeout(endpoint.config.read_timeout, begins_http2(&stream));
-            let is_http2 = tokio::select! {
+            let first = tokio::time::timeout(endpoint.config.read_timeout, first_bytes(&stream));
+            let first = tokio::select! {
                 first = first => match first {
-                    Ok(Ok(is_http2)) => is_http2,
-                    Ok(Err(_)) | Err(_) => return,
+                    Ok(Ok(first)) if !first.is_empty() => first,
+                    Ok(Ok(_) | Err(_)) | Err(_) => return,
                 },
                 // Nothing is in flight on a connection that said nothing yet.
                 () = reaches(&mut stage, Stage::Draining) => return,
             };
-            (is_http2, Bytes::new())
+            (first.starts_with(HTTP2_PREFACE), first)
         }
     };
     if is_http2 {
-        serve_http2(endpoint, stream, &mut stage).await;
+        serve_http2(endpoint, stream, unread, &mut stage).await;
     } else {
         serve_http1(endpoint, stream, unread, &mut stage).await;
     }
 }
 
-/// Whether the client starts with the preface of HTTP/2. Looks without taking.
-async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut seen = [0; HTTP2_PREFACE.len()];
+/// Reads what the client begins with: enough to tell the versions of HTTP apart. Empty if it went away.
+async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
+    let mut first = Bytes::new();
     loop {
-        let count = stream.peek(&mut seen).await?;
-        if count == 0 || seen[..count] != HTTP2_PREFACE[..count] {
-            return Ok(false);
+        stream.readable().await?;
+        match read_some(stream, &first) {
+            Ok(more) if more.len() == first.len() => return Ok(Bytes::new()),
+            Ok(more) => first = more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
         }
-        if count == seen.len() {
-            return Ok(true);
+        // Only a client that begins like HTTP/2 and stops is read from again.
+        if !HTTP2_PREFACE.starts_with(&first) || first.len() == HTTP2_PREFACE.len() {
+            return Ok(first);
         }
-        // The rest of it is on its way; what is there already would make `peek` return at once.
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// What was read before, and what is there now.
+fn read_some(stream: &TcpStream, before: &[u8]) -> io::Result<Bytes> {
+    let mut buffer = [0; 2048];
+    buffer[..before.len()].copy_from_slice(before);
+    let count = stream.try_read(&mut buffer[before.len()..])?;
+    Ok(Bytes::copy_from_slice(&buffer[..before.len() + count]))
 }
 
 /// Waits until the server has come to `wanted`, or beyond.
@@ -131,6 +138,7 @@ fn max_head(config: &Config) -> usize {
 async fn serve_http2<H: Handler>(
     endpoint: Arc<Endpoint<H>>,
     stream: TcpStream,
+    unread: Bytes,
     stage: &mut watch::Receiver<Stage>,
 ) {
     let config = &endpoint.config;
@@ -145,7 +153,7 @@ async fn serve_http2<H: Handler>(
         let endpoint = serving.clone();
         async move { Ok::<_, Infallible>(route::answer(endpoint, request).await) }
     });
-    let io = outbox::Io::new(stream, config.stalled_after);
+    let io = outbox::Io::new(stream, unread, config.stalled_after);
     let connection = pin!(io.coalesce(|io| builder.serve_connection(io, service)));
     let served = drive(connection, stage, |mut connection| {
         connection.connection().graceful_shutdown();
@@ -168,7 +176,6 @@ async fn serve_http1<H: Handler>(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(config.read_timeout)
-        .max_headers(256)
         .max_buf_size(max_head(config))
         .half_close(false);
     let desk = Desk::default();

@@ -3,6 +3,7 @@
 use core::any::Any;
 use core::fmt;
 use core::future::Future;
+use std::collections::VecDeque;
 
 use futures_channel::oneshot;
 use serde_json::value::RawValue;
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 use super::connection::Connection;
 use super::registry::Shared;
 use super::request::{Ask, AskError, RequestStream};
-use crate::protocol::{self, Message, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
+use crate::protocol::{self, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
 use crate::ring::{Closed, Position};
 use crate::sse::{EventId, Frame, StreamName};
 use crate::stream::{Moment, Stream};
@@ -18,6 +19,9 @@ use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, lock};
 
 /// Number of the standalone stream in event IDs.
 pub(super) const STANDALONE: u32 = 0;
+/// Responses that were handed to a connection and are kept all the same, for each session. A client that lost one
+/// of them on the way asks for it before it has many others.
+const MAX_DELIVERED: usize = 16;
 /// No version was negotiated yet.
 const NO_VERSION: u32 = u32::MAX;
 
@@ -44,8 +48,81 @@ struct Open {
     closed: bool,
     streams_opened: u32,
     asked: i64,
-    requests: Vec<Arc<RequestStream>>,
+    in_flight: Vec<Arc<RequestStream>>,
+    /// What most sessions have nothing of, most of the time: then it is not there.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// The oldest first.
+    finished: VecDeque<Finished>,
     asks: Vec<Ask>,
+}
+
+/// A request whose response may still be fetched.
+#[derive(Debug)]
+struct Finished {
+    request: Arc<RequestStream>,
+    /// It was handed to a connection, which may have broken with it on the way.
+    delivered: bool,
+}
+
+impl Open {
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    fn finished(&self) -> impl Iterator<Item = &Finished> {
+        self.rest.iter().flat_map(|rest| &rest.finished)
+    }
+
+    /// The stream with this number.
+    fn find(&self, stream: u32) -> Option<&Arc<RequestStream>> {
+        let finished = self.finished().map(|finished| &finished.request);
+        self.in_flight.iter().chain(finished).find(|request| request.name.stream == stream)
+    }
+
+    /// Moves a request to the finished ones; its questions are closed.
+    fn finish(&mut self, stream: u32) {
+        let Some(index) = self.in_flight.iter().position(|request| request.name.stream == stream) else {
+            return;
+        };
+        let request = self.in_flight.swap_remove(index);
+        let rest = self.rest();
+        rest.asks.retain(|ask| ask.stream != stream);
+        rest.finished.push_back(Finished { request, delivered: false });
+    }
+
+    /// Notes that a response was handed to a connection. Of those the last few are kept.
+    fn deliver(&mut self, stream: u32) {
+        // Its publisher may be on the way to do the same.
+        self.finish(stream);
+        let finished = &mut self.rest().finished;
+        if let Some(finished) = finished.iter_mut().find(|finished| finished.request.name.stream == stream) {
+            finished.delivered = true;
+        }
+        if finished.iter().filter(|finished| finished.delivered).count() > MAX_DELIVERED
+            && let Some(index) = finished.iter().position(|finished| finished.delivered)
+        {
+            finished.remove(index);
+        }
+    }
+
+    /// Lets a stream go, wherever it stands.
+    fn forget(&mut self, stream: u32) {
+        self.in_flight.retain(|request| request.name.stream != stream);
+        if let Some(rest) = &mut self.rest {
+            rest.finished.retain(|finished| finished.request.name.stream != stream);
+        }
+        // An idle session owns no lists.
+        if self.in_flight.is_empty() {
+            self.in_flight = Vec::new();
+        }
+        if self.rest.as_ref().is_some_and(|rest| rest.finished.is_empty() && rest.asks.is_empty()) {
+            self.rest = None;
+        }
+    }
 }
 
 /// What a session looks like from outside, for logs and limits.
@@ -179,7 +256,7 @@ impl Session {
     ) -> Result<Position, Closed<Frame>> {
         let frame = Frame::encode(write);
         if request.initializes
-            && let Some(version) = agreed_version(frame.data())
+            && let Some(version) = protocol::negotiated_version(frame.data())
         {
             self.agree(version);
         }
@@ -194,7 +271,7 @@ impl Session {
         if request.finish() {
             self.touch();
             let mut open = lock(&self.open);
-            open.asks.retain(|ask| ask.stream != request.name.stream);
+            open.finish(request.name.stream);
             // Under the lock, as in `release`: whichever comes second sees what the other did.
             if !request.stream.terms().is_attached() {
                 self.shared.keep_response(self, request.name.stream);
@@ -205,8 +282,9 @@ impl Session {
     /// Notes that a connection of `request` ended after it detached; `delivered` says whether it carried
     /// everything. If the response is there, its time to be fetched again begins.
     pub(super) fn release(self: &Arc<Self>, request: &RequestStream, delivered: bool) {
-        let _open = lock(&self.open);
+        let mut open = lock(&self.open);
         if delivered {
+            open.deliver(request.name.stream);
             self.shared.keep_delivered(self, request.name.stream);
         } else if request.is_finished() {
             self.shared.keep_response(self, request.name.stream);
@@ -253,28 +331,22 @@ impl Session {
         if open.closed {
             return Err(Refusal::UnknownSession);
         }
-        let in_flight = open.requests.iter().filter(|request| !request.is_finished());
-        if in_flight.clone().any(|request| *request.id() == id) {
+        if open.in_flight.iter().any(|request| *request.id() == id && !request.is_finished()) {
             return Err(Refusal::DuplicateRequestId);
         }
-        if in_flight.count() >= limit {
+        if open.in_flight.len() >= limit {
             return Err(Refusal::TooManyRequests { limit });
         }
         open.streams_opened += 1;
         let name = StreamName { tag: self.tag, stream: open.streams_opened };
         let request = Arc::new(RequestStream::new(name, id, progress_token, version, initializes));
-        open.requests.push(request.clone());
+        open.in_flight.push(request.clone());
         Ok(request)
     }
 
     /// Lets the stream numbered `stream` go: its response was handed over, or nobody can want it any more.
     pub fn forget_request(&self, stream: u32) {
-        let mut open = lock(&self.open);
-        open.requests.retain(|request| request.name.stream != stream);
-        if open.requests.is_empty() {
-            // An idle session owns no list.
-            open.requests = Vec::new();
-        }
+        lock(&self.open).forget(stream);
     }
 
     /// Finds the request in flight with this ID.
@@ -291,7 +363,7 @@ impl Session {
 
     fn find(&self, wanted: impl Fn(&RequestStream) -> bool) -> Option<Arc<RequestStream>> {
         let open = lock(&self.open);
-        open.requests.iter().find(|request| !request.is_finished() && wanted(request)).cloned()
+        open.in_flight.iter().find(|request| !request.is_finished() && wanted(request)).cloned()
     }
 
     /// Takes a request back, as the client asked: its stream ends without a response. False if there is none
@@ -323,11 +395,11 @@ impl Session {
         let stream = request.map_or(STANDALONE, |request| request.name.stream);
         let id = {
             let mut open = lock(&self.open);
-            open.asks.retain(|ask| !ask.answer.is_canceled());
+            open.rest().asks.retain(|ask| !ask.answer.is_canceled());
             open.asked += 1;
             let id = open.asked;
             if !open.closed && !request.is_some_and(RequestStream::is_finished) {
-                open.asks.push(Ask { id, stream, answer });
+                open.rest().asks.push(Ask { id, stream, answer });
             }
             RequestId::from(id)
         };
@@ -344,8 +416,9 @@ impl Session {
         let RequestId::Number(id) = *id else { return false };
         let ask = {
             let mut open = lock(&self.open);
-            let Some(index) = open.asks.iter().position(|ask| ask.id == id) else { return false };
-            open.asks.swap_remove(index)
+            let Some(rest) = &mut open.rest else { return false };
+            let Some(index) = rest.asks.iter().position(|ask| ask.id == id) else { return false };
+            rest.asks.swap_remove(index)
         };
         let answer = match outcome {
             Outcome::Result(result) => Ok(result.to_owned()),
@@ -376,8 +449,7 @@ impl Session {
                 if stream > open.streams_opened {
                     return Err(Refusal::FutureEventId);
                 }
-                let found = open.requests.iter().find(|request| request.name.stream == stream);
-                Some(found.cloned().ok_or(Refusal::UnknownStream)?)
+                Some(open.find(stream).cloned().ok_or(Refusal::UnknownStream)?)
             }
         };
         let stream = request.as_ref().map_or(&self.standalone, |request| &request.stream);
@@ -405,7 +477,9 @@ impl Session {
             if core::mem::replace(&mut open.closed, true) {
                 return false;
             }
-            (core::mem::take(&mut open.requests), core::mem::take(&mut open.asks))
+            let Rest { finished, asks } = *open.rest.take().unwrap_or_default();
+            let finished = finished.into_iter().map(|finished| finished.request);
+            (core::mem::take(&mut open.in_flight).into_iter().chain(finished), asks)
         };
         drop(asks);
         self.standalone.close(self.now(), &self.settings().standalone);
@@ -428,8 +502,8 @@ impl Session {
     #[must_use]
     pub fn summary(&self) -> Summary {
         let open = lock(&self.open);
-        let in_flight = open.requests.iter().filter(|request| !request.is_finished()).count();
-        Summary { in_flight, retained: open.requests.len() - in_flight, asks: open.asks.len() }
+        let asks = open.rest.as_ref().map_or(0, |rest| rest.asks.len());
+        Summary { in_flight: open.in_flight.len(), retained: open.finished().count(), asks }
     }
 
     /// Whether its time is up at `now`.
@@ -441,14 +515,6 @@ impl Session {
         // Relaxed: see `touch`.
         let touched = Moment(self.touched.load(Ordering::Relaxed));
         now.since(touched) >= self.settings().idle_ms && self.summary().in_flight == 0
-    }
-}
-
-/// What the response to `initialize` agreed on; `None` if it is an error, or a version not spoken here.
-fn agreed_version(response: &[u8]) -> Option<ProtocolVersion> {
-    match Message::parse(response).ok()? {
-        Message::Response { outcome: Outcome::Result(result), .. } => protocol::negotiated_version(result),
-        _ => None,
     }
 }
 

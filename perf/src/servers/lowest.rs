@@ -14,7 +14,7 @@ use ringmain::handler::{Context, Handler, Request, RpcError};
 use ringmain::protocol::SessionId;
 use ringmain::server::{Answer, Config, Server};
 use ringmain::session::Sessions;
-use serde_json::json;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 /// Answers calls with the same text, always.
@@ -22,17 +22,39 @@ struct Fixed {
     result: Box<RawValue>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialized {
+    protocol_version: &'static str,
+    capabilities: Capabilities,
+    server_info: ServerInfo,
+}
+
+#[derive(Serialize)]
+struct Capabilities {
+    tools: Nothing,
+}
+
+#[derive(Serialize)]
+struct ServerInfo {
+    name: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
 impl Handler for Fixed {
     async fn request(&self, request: Request, context: Context) {
         let version = context.version();
         match request.method() {
             "tools/call" => context.respond_raw(&self.result),
-            "initialize" => context.respond(&json!({
-                "protocolVersion": version.as_str(),
-                "capabilities": { "tools": {} },
-                "serverInfo": { "name": "ours-lowest", "version": "1" },
-            })),
-            "ping" => context.respond(&json!({})),
+            "initialize" => context.respond(&Initialized {
+                protocol_version: version.as_str(),
+                capabilities: Capabilities { tools: Nothing {} },
+                server_info: ServerInfo { name: "lowest", version: "1" },
+            }),
+            "ping" => context.respond(&Nothing {}),
             method => context.fail(&RpcError::method_not_found(method)),
         }
     }

@@ -20,6 +20,9 @@ mod rmcp;
 /// An address is taken, or there is no such server.
 pub fn main() -> io::Result<()> {
     let arguments = Arguments::read();
+    // As the binary `ringmain` does: memory is counted in small pages, for every server here.
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true)?;
     runtime()?.block_on(async {
         match std::env::args().nth(1).as_deref() {
             Some("lowest") => lowest::run(&arguments).await,

@@ -11,8 +11,9 @@ use crate::sse;
 
 /// What ends a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// A piece larger than this is not copied but sent from where it stands.
-const COPIED: usize = 16 << 10;
+/// A piece larger than this is not copied but sent from where it stands. Below, one send of a copy costs less than
+/// the slices of a vectored one.
+const COPIED: usize = 64 << 10;
 /// So much is put together before it is sent.
 const TOGETHER: usize = 64 << 10;
 /// Slices of one vectored send.
