@@ -2,8 +2,8 @@
 //!
 //! [`Everything`] is an rmcp [`ServerHandler`] with one tool, prompt or resource for each thing a client
 //! may want to see: every kind of content, progress, log messages, sampling, elicitation, list changes,
-//! and a connection closed in the middle of a call. It needs no particular transport. The binary `ringmain`
-//! serves it on ringmain, `rival-rmcp` on the transport of rmcp itself, and both answer with the same words.
+//! and a connection closed in the middle of a call. It needs no particular transport: the binary `ringmain`
+//! serves it on ringmain, the package `perf` on the transport of rmcp itself, and both answer with the same words.
 //!
 //! What a fixture answers is part of its contract: test suites look for these names and texts. It speaks
 //! the protocol versions that begin with `initialize`, from `2025-03-26` to `2025-11-25`.
