@@ -7,23 +7,28 @@
 #![allow(unsafe_code, reason = "the allocator that makes a use after free visible is written by hand")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use loom::model::Builder;
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+use loom::sync::mpsc::{self, Receiver, Sender};
 use loom::thread::JoinHandle;
 use ringmain::sync::epoch;
+use ringmain::wake::{Bell, Waiter, Waiters};
 
-/// Preemptions per execution for models of moderate size.
-pub const BOUND: usize = 2;
-/// Preemptions per execution for the large ones.
-pub const LARGE: usize = 1;
+/// Preemptions per execution.
+pub const BOUND: usize = 3;
+/// Preemptions per execution for the large models.
+pub const LARGE: usize = 2;
 /// Preemptions per execution for the small ones.
-pub const SMALL: usize = 3;
+pub const SMALL: usize = 5;
 
 /// Steps of one execution, at most. Loom's default of 1000 is too few for the epoch's own steps.
 const MAX_BRANCHES: usize = 20_000;
@@ -49,6 +54,9 @@ where
         drop(epoch::pin());
         step();
         let outcome = scenario();
+        // Nor is what comes behind it what the models are about.
+        loom::stop_exploring();
+        leave();
         let mut seen = collected.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0 += 1;
         seen.1.insert(outcome);
@@ -72,21 +80,121 @@ pub fn step() {
     STEPS.fetch_add(1, Ordering::Relaxed); // Relaxed: so that no model passes for the order of its steps
 }
 
-/// Starts a thread of a model, known to the epoch: no other order of that is tried, as it is not what the models
-/// are about.
-pub fn spawn<R: 'static>(act: impl FnOnce() -> R + 'static) -> JoinHandle<R> {
+thread_local! {
+    /// The threads of the model that runs, and how they are told to start and to leave. Not dropped when a model
+    /// fails: that cannot be done outside of it.
+    static THREADS: RefCell<Vec<ManuallyDrop<Handle>>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Handle {
+    start: Option<Sender<()>>,
+    leave: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// A thread of a model.
+#[derive(Debug)]
+pub struct Thread<R>(Receiver<R>);
+
+/// Makes a thread of a model, which starts when [`go`] is called.
+///
+/// The epoch knows it from before it starts until the model is over. Coming and going moves the epoch on, or
+/// keeps it from moving, and takes most steps of a small model: no orders of it are tried, as it is not what the
+/// models are about.
+///
+/// # Panics
+///
+/// Outside of a model.
+pub fn spawn<R: 'static>(act: impl FnOnce() -> R + 'static) -> Thread<R> {
+    loom::stop_exploring();
+    let (result, done) = mpsc::channel();
+    let [(start, started), (leave, left)] = [(); 2].map(|()| mpsc::channel());
     let thread = loom::thread::spawn(move || {
-        loom::stop_exploring();
         drop(epoch::pin());
-        loom::explore();
+        // What the epoch loads later is not older than this.
+        fence(Ordering::SeqCst);
+        started.recv().unwrap();
         step();
-        let result = act();
-        // The epoch's farewell is a fence: others are tried before it too.
+        let returned = act();
         step();
-        result
+        fence(Ordering::SeqCst);
+        result.send(returned).unwrap();
+        left.recv().unwrap();
     });
+    // It runs up to its first wait: all others wait too.
+    loom::thread::yield_now();
+    loom::explore();
+    let handle = Handle { start: Some(start), leave, thread };
+    THREADS.with_borrow_mut(|threads| threads.push(ManuallyDrop::new(handle)));
+    Thread(done)
+}
+
+/// Starts the threads.
+///
+/// # Panics
+///
+/// If there are none that were not started.
+pub fn go() {
+    let starts = THREADS.with_borrow_mut(|threads| {
+        threads.iter_mut().filter_map(|thread| thread.start.take()).collect::<Vec<_>>()
+    });
+    assert!(!starts.is_empty(), "there is a thread to start");
+    loom::stop_exploring();
+    starts.into_iter().for_each(|start| start.send(()).unwrap());
+    loom::explore();
     step();
-    thread
+}
+
+impl<R> Thread<R> {
+    /// Waits until the thread is done, and returns its result.
+    ///
+    /// # Panics
+    ///
+    /// If the thread panicked.
+    pub fn join(self) -> R {
+        self.0.recv().unwrap()
+    }
+}
+
+/// Lets the threads go that are done.
+fn leave() {
+    for handle in THREADS.take() {
+        let Handle { leave, thread, .. } = ManuallyDrop::into_inner(handle);
+        leave.send(()).unwrap();
+        thread.join().unwrap();
+    }
+}
+
+/// What stands for a task that serves several waiters: a bell, the keys that rang, and where the task itself
+/// waits. The keys are changed `Relaxed`, so that nothing but the waiting rooms orders memory.
+#[derive(Debug, Default)]
+pub struct Desk {
+    keys: AtomicUsize,
+    waiters: Waiters,
+}
+
+impl Bell for Desk {
+    fn ring(&self, key: u32) {
+        self.keys.fetch_or(1 << key, Ordering::Relaxed); // Relaxed: see the type
+        self.waiters.wake();
+    }
+}
+
+impl Desk {
+    /// The keys that rang since the last call, one bit each.
+    pub fn rung(&self) -> usize {
+        self.keys.swap(0, Ordering::Relaxed) // Relaxed: see the type
+    }
+
+    /// The keys that rang, when any did.
+    pub fn poll_rung(&self, waiter: &mut Waiter, context: &Context<'_>) -> Poll<usize> {
+        let mut rung = self.rung();
+        if rung == 0 {
+            self.waiters.register(waiter, context.waker());
+            rung = self.rung();
+        }
+        if rung == 0 { Poll::Pending } else { Poll::Ready(rung) }
+    }
 }
 
 /// Keeps freed memory aside for a while, filled with nonsense. Loom does not see a plain read of freed memory;
