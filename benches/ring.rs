@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput};
 use ringmain::ring::{Cursor, FIRST, Ring, Step};
-use ringmain::sse::{Frame, Head};
+use ringmain::sse::Frame;
 use ringmain::sync::{AtomicBool, Ordering};
-use support::{Broadcast, Build, LIMITS, NAME, Queue, RETAINED, Rmcp, RmcpSession, frame, look_at};
+use support::{Broadcast, Build, LIMITS, Queue, RETAINED, Rmcp, RmcpSession, frame, look_at};
 use tokio::sync::broadcast;
 
 fn main() {
@@ -42,7 +42,7 @@ trait Side: Sync {
 struct Ours(Ring<Frame>);
 
 impl Side for Ours {
-    type Reader = (Cursor<Frame>, Head);
+    type Reader = Cursor<Frame>;
 
     #[inline]
     fn publish(&self) {
@@ -50,19 +50,14 @@ impl Side for Ours {
     }
 
     fn reader(&self) -> Self::Reader {
-        (Cursor::at(self.0.tail()), Head::of(NAME))
+        Cursor::at(self.0.tail())
     }
 
     #[inline]
     fn read(&self, reader: &mut Self::Reader) -> usize {
         for count in 0..16 {
-            let (cursor, head) = reader;
-            let position = cursor.position();
-            match cursor.next(&self.0) {
-                Step::Item(frame) => {
-                    look_at(head.at(position));
-                    look_at(frame.as_bytes());
-                }
+            match reader.next(&self.0) {
+                Step::Item(frame) => look_at(frame.as_bytes()),
                 Step::Lagged { .. } => {}
                 _ => return count,
             }
@@ -324,9 +319,7 @@ fn replay(criterion: &mut Criterion) {
         bencher.iter(|| {
             let (mut cursor, mut frames) = (Cursor::at(FIRST), 0);
             while let Step::Item(batch) = cursor.take(&ring, 64, 256 << 10) {
-                let mut head = Head::of(NAME);
-                for (position, frame) in batch.positions().zip(batch.iter()) {
-                    look_at(head.at(position));
+                for frame in batch.iter() {
                     look_at(frame.as_bytes());
                     frames += 1;
                 }

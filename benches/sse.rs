@@ -21,8 +21,11 @@ fn main() {
     for bytes in [64, 256, 4096] {
         let data = "x".repeat(bytes);
         group.throughput(Throughput::Bytes(bytes as u64));
-        group.bench_function(BenchmarkId::new("encode", bytes), |bencher| {
-            bencher.iter(|| Frame::encode(|out| out.extend_from_slice(black_box(data.as_bytes()))));
+        group.bench_function(BenchmarkId::new("whole", bytes), |bencher| {
+            bencher.iter(|| Frame::whole(NAME, |out| out.extend_from_slice(black_box(data.as_bytes()))));
+        });
+        group.bench_function(BenchmarkId::new("shared", bytes), |bencher| {
+            bencher.iter(|| Frame::shared(|out| out.extend_from_slice(black_box(data.as_bytes()))));
         });
         group.bench_function(BenchmarkId::new("format_string", bytes), |bencher| {
             let (id, data) = (EventId::event(NAME, 42), &data);

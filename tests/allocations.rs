@@ -50,7 +50,7 @@ const LIMITS: Limits = Limits { capacity: 256, max_weight: 1 << 20, max_age_ms: 
 const READERS: usize = 100;
 
 fn frame() -> Frame {
-    Frame::encode(|out| out.extend_from_slice(&[b'x'; 200]))
+    Frame::shared(|out| out.extend_from_slice(&[b'x'; 200]))
 }
 
 /// Reads all there is, by reference; returns the bytes.
@@ -82,7 +82,7 @@ fn one_serialisation_per_event() {
     let mut serialised = 0;
     let stream = Stream::new();
     let mut connection = stream.attach(None, LagPolicy::Signal);
-    let event = Frame::encode(|out| {
+    let event = Frame::shared(|out| {
         serialised += 1;
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
     });
@@ -104,7 +104,7 @@ fn one_serialisation_per_event() {
 #[test]
 fn one_serialisation_for_any_number_of_streams() {
     let mut serialised = 0;
-    let event = Frame::encode(|out| {
+    let event = Frame::shared(|out| {
         serialised += 1;
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
     });

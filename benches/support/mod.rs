@@ -41,7 +41,7 @@ pub(crate) const MESSAGE: &[u8; 201] = br#"{"jsonrpc":"2.0","method":"notificati
 
 /// The frame of [`MESSAGE`], built.
 pub(crate) fn frame() -> Frame {
-    Frame::encode(|out| out.extend_from_slice(MESSAGE))
+    Frame::whole(NAME, |out| out.extend_from_slice(MESSAGE))
 }
 
 /// How a rival makes its frames.

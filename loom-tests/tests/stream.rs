@@ -30,7 +30,7 @@ fn stream(capacity: usize, published: u64) -> Shared {
 }
 
 fn frame() -> Frame {
-    Frame::encode(|out| out.push(b'x'))
+    Frame::shared(|out| out.push(b'x'))
 }
 
 fn publish(shared: &Shared) -> Option<Position> {

@@ -227,7 +227,7 @@ impl Session {
     ///
     /// [`Closed`] if the session ended.
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::encode(write);
+        let frame = Frame::whole(self.name(), write);
         self.standalone.publish(frame, self.now(), &self.settings().standalone)
     }
 
@@ -241,7 +241,7 @@ impl Session {
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
-        request.stream.publish(Frame::encode(write), self.now(), &self.settings().request)
+        request.stream.publish(Frame::whole(request.name, write), self.now(), &self.settings().request)
     }
 
     /// Publishes the response to `request`, which ends its stream.
@@ -254,7 +254,7 @@ impl Session {
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::encode(write);
+        let frame = Frame::whole(request.name, write);
         if request.initializes
             && let Some(version) = protocol::negotiated_version(frame.data())
         {

@@ -1,5 +1,6 @@
 //! Consecutive events of a stream as bytes for the socket.
 
+use core::cell::OnceCell;
 use core::fmt;
 use std::io::IoSlice;
 
@@ -7,7 +8,7 @@ use bytes::Buf;
 
 use super::event_id::StreamName;
 use super::frame::{Frame, Head};
-use crate::ring::Batch;
+use crate::ring::{Batch, Entry};
 
 /// Consecutive events of one stream.
 pub struct Events {
@@ -31,15 +32,17 @@ impl Events {
     /// How many bytes they are on the wire.
     #[must_use]
     pub fn wire_len(&self) -> usize {
-        // A frame's weight is its length.
-        self.frames.weight() + self.frames.len() * Head::of(self.name).len()
+        // A frame's weight is its length on the wire: of a shared one, on a standalone stream.
+        self.frames.weight()
     }
 
     /// Appends a copy of the bytes: what a small batch leaves by.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let mut head = Head::of(self.name);
         for (position, frame) in self.frames.positions().zip(self.frames.iter()) {
-            out.extend_from_slice(head.at(position));
+            if !frame.is_whole() {
+                out.extend_from_slice(head.at(position));
+            }
             out.extend_from_slice(frame.as_bytes());
         }
     }
@@ -47,11 +50,8 @@ impl Events {
     /// The bytes where they stand, for vectored writes: what a large batch leaves by.
     #[must_use]
     pub fn into_buf(self) -> EventsBuf {
-        let mut head = Head::of(self.name);
-        let mut heads = Vec::with_capacity(self.frames.len() * head.len());
-        self.frames.positions().for_each(|position| heads.extend_from_slice(head.at(position)));
         let remaining = self.wire_len();
-        EventsBuf { frames: self.frames, heads, head_len: head.len(), index: 0, written: 0, remaining }
+        EventsBuf { events: self, heads: OnceCell::new(), index: 0, written: 0, remaining }
     }
 }
 
@@ -61,12 +61,12 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Events as a [`Buf`] whose pieces are heads and the frames' own bytes: the data is not copied, and whatever is
+/// Events as a [`Buf`] whose pieces are the frames' own bytes, and heads before shared ones: the data is not copied, and whatever is
 /// pending leaves in one vectored write.
 pub struct EventsBuf {
-    frames: Batch<Frame>,
-    heads: Vec<u8>,
-    head_len: usize,
+    events: Events,
+    /// The heads of all events, made when the first shared frame is met.
+    heads: OnceCell<Box<[u8]>>,
     /// Which event is being written, and how much of it was.
     index: usize,
     written: usize,
@@ -74,8 +74,18 @@ pub struct EventsBuf {
 }
 
 impl EventsBuf {
-    fn head(&self, index: usize) -> &[u8] {
-        &self.heads[index * self.head_len..(index + 1) * self.head_len]
+    /// What goes before the bytes of a frame.
+    fn head(&self, index: usize, frame: &Frame) -> &[u8] {
+        if frame.is_whole() {
+            return &[];
+        }
+        let (frames, mut head) = (&self.events.frames, Head::of(self.events.name));
+        let heads = self.heads.get_or_init(|| {
+            let mut heads = Vec::with_capacity(frames.len() * head.len());
+            frames.positions().for_each(|position| heads.extend_from_slice(head.at(position)));
+            heads.into()
+        });
+        &heads[index * head.len()..(index + 1) * head.len()]
     }
 }
 
@@ -85,17 +95,18 @@ impl Buf for EventsBuf {
     }
 
     fn chunk(&self) -> &[u8] {
-        let Some(frame) = self.frames.get(self.index) else { return &[] };
-        match self.written.checked_sub(self.head_len) {
-            None => &self.head(self.index)[self.written..],
+        let Some(frame) = self.events.frames.get(self.index) else { return &[] };
+        let head = self.head(self.index, &frame);
+        match self.written.checked_sub(head.len()) {
+            None => &head[self.written..],
             Some(written) => &Frame::bytes_in(&frame)[written..],
         }
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let (mut filled, mut skip) = (0, self.written);
-        for (index, frame) in (self.index..).zip(self.frames.iter_from(self.index)) {
-            for piece in [self.head(index), Frame::bytes_in(&frame)] {
+        for (index, frame) in (self.index..).zip(self.events.frames.iter_from(self.index)) {
+            for piece in [self.head(index, &frame), Frame::bytes_in(&frame)] {
                 let rest = piece.get(skip..).unwrap_or_default();
                 skip = skip.saturating_sub(piece.len());
                 if rest.is_empty() {
@@ -115,8 +126,8 @@ impl Buf for EventsBuf {
         assert!(count <= self.remaining, "cannot advance past the end of the batch");
         self.remaining -= count;
         self.written += count;
-        while let Some(frame) = self.frames.get(self.index) {
-            let len = self.head_len + frame.len();
+        while let Some(frame) = self.events.frames.get(self.index) {
+            let len = frame.weight();
             if self.written < len {
                 return;
             }
@@ -141,16 +152,17 @@ mod tests {
     proptest! {
         #[test]
         fn every_way_of_writing_gives_the_same_bytes(
-            data in prop::collection::vec("[^\r\n]{0,40}", 1..40),
+            data in prop::collection::vec(("[^\r\n]{0,40}", any::<bool>()), 1..40),
             steps in prop::collection::vec((1..200usize, 1..5usize), 1..50),
         ) {
-            let (ring, name) = (Ring::new(), StreamName { tag: 1, stream: 2 });
-            for text in &data {
-                let frame = Frame::encode(|out| out.extend_from_slice(text.as_bytes()));
+            let (ring, name) = (Ring::new(), StreamName { tag: 1, stream: 0 });
+            for (text, is_whole) in &data {
+                let write = |out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
+                let frame = if *is_whole { Frame::whole(name, write) } else { Frame::shared(write) };
                 ring.publish(frame, 0, &Limits::default()).unwrap();
             }
             let Step::Item(frames) = Cursor::at(FIRST).take(&ring, 1000, usize::MAX) else { panic!("there are some") };
-            let expected: String = (FIRST..).zip(&data).map(|(position, text)| {
+            let expected: String = (FIRST..).zip(&data).map(|(position, (text, _))| {
                 let id = crate::sse::EventId::event(name, position);
                 format!("id: {id}\nevent: message\ndata: {text}\n\n")
             }).collect();

@@ -1,4 +1,4 @@
-//! The data of one event as finished bytes, and the head that goes before it.
+//! One event as finished bytes, and the head of those that are shared.
 
 #![allow(unsafe_code, reason = "a frame gives its one pointer to a slot of the ring and takes it back")]
 
@@ -6,7 +6,7 @@ use core::cell::RefCell;
 use core::fmt;
 
 use bytes::Bytes;
-use triomphe::ThinArc;
+use triomphe::{Arc, ThinArc};
 
 use super::event_id::StreamName;
 use crate::ring::{Entry, Position, Ref};
@@ -22,31 +22,59 @@ thread_local! {
 /// A scratch buffer that grew beyond this is not kept.
 const SCRATCH_KEPT: usize = 64 << 10;
 
-/// The data of one event as finished bytes: serialised once, shared by any number of streams, never changed.
+/// One event as finished bytes: serialised once, never changed once published.
 ///
-/// One pointer to one counted allocation: 16 bytes and the text. Cloning is one count. What differs from stream
-/// to stream, the event's ID, is not in it: the ID says where a frame stands, which is known from where it
-/// stands, and is written when the frame is ([`Head`]).
+/// One pointer to one counted allocation: 24 bytes and the text. Cloning is one count. There are two kinds:
+///
+/// - *Whole*, for one stream: the event from its ID to its end. The position is filled in when it is published.
+/// - *Shared*, for any number of standalone streams: the data and the end. What differs from stream to stream, the
+///   event's ID, says where the frame stands, which is known from where it stands: it is written when the frame is
+///   ([`Head`]). So what each stream retains of it is a pointer.
 #[derive(Clone)]
-pub struct Frame(ThinArc<(), u8>);
+pub struct Frame(ThinArc<u32, u8>);
 
 impl Frame {
-    /// Builds the frame of an event whose data is what `write` appends: one line, in UTF-8.
+    /// Builds the frame of an event of the stream `name` whose data is what `write` appends: one line, in UTF-8.
     #[inline]
-    pub fn encode(write: impl FnOnce(&mut Vec<u8>)) -> Self {
+    pub fn whole(name: StreamName, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let head = Head::of(name);
+        Self::build(&head.text[..head.len], write)
+    }
+
+    /// Builds the frame of an event for any number of standalone streams.
+    #[inline]
+    pub fn shared(write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        Self::build(&[], write)
+    }
+
+    #[inline]
+    fn build(head: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Self {
         with_scratch(|scratch| {
+            scratch.extend_from_slice(head);
             write(scratch);
-            debug_assert!(!scratch.contains(&b'\n') && !scratch.contains(&b'\r'));
+            debug_assert!(!scratch[head.len()..].iter().any(|byte| matches!(byte, b'\n' | b'\r')));
             scratch.extend_from_slice(END);
-            Self(ThinArc::from_header_and_slice((), scratch))
+            Self(ThinArc::from_header_and_slice(head.len() as u32, scratch))
         })
     }
 
-    /// The bytes behind the head: the data and what ends the event.
+    /// The bytes: all of the event, or what is behind its head if the frame is shared.
     #[must_use]
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0.slice
+    }
+
+    /// Whether the bytes are all of the event.
+    #[must_use]
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.head_len() > 0
+    }
+
+    #[inline]
+    fn head_len(&self) -> usize {
+        self.0.header.header as usize
     }
 
     /// The bytes of a frame that stands in a ring, for as long as it stands there.
@@ -59,7 +87,7 @@ impl Frame {
         unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) }
     }
 
-    /// How many bytes are behind the head.
+    /// How many bytes there are.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
@@ -75,7 +103,7 @@ impl Frame {
     /// The data of the event: the bytes of one JSON-RPC message.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        &self.as_bytes()[..self.len() - END.len()]
+        &self.as_bytes()[self.head_len()..self.len() - END.len()]
     }
 
     /// The data of the event as shared bytes. No copy.
@@ -105,8 +133,20 @@ unsafe impl Entry for Frame {
     }
 
     #[inline]
+    fn place(&mut self, position: Position) {
+        let head_len = self.head_len();
+        if head_len > 0 {
+            self.0.with_arc_mut(|frame| {
+                let frame = Arc::get_mut(frame).expect("a whole frame is not shared before it is published");
+                fill_in(&mut frame.slice_mut()[..head_len], position);
+            });
+        }
+    }
+
+    /// How many bytes the event is on the wire.
+    #[inline]
     fn weight(&self) -> usize {
-        self.len()
+        if self.is_whole() { self.len() } else { SHARED_HEAD + self.len() }
     }
 }
 
@@ -134,6 +174,17 @@ const LONGEST: &[u8; 60] = b"id: 00000000-00000000-0000000000000000\nevent: mess
 const BEFORE_STREAM: usize = 4 + 8 + 1;
 /// What stands behind the position.
 const BEHIND_POSITION: usize = "\nevent: message\ndata: ".len();
+
+/// How long the head of an event of a standalone stream is: the number of that stream has one digit.
+const SHARED_HEAD: usize = LONGEST.len() - 7;
+
+/// Fills the position into a head.
+#[inline]
+fn fill_in(head: &mut [u8], position: Position) {
+    let end = head.len() - BEHIND_POSITION;
+    head[end - 16..end - 8].copy_from_slice(&digits((position >> 32) as u32));
+    head[end - 8..end].copy_from_slice(&digits(position as u32));
+}
 
 /// What goes before the data of an event: its ID, and its kind. Made for a stream, filled in for a position.
 #[derive(Clone, Copy)]
@@ -177,9 +228,7 @@ impl Head {
     #[must_use]
     #[inline]
     pub fn at(&mut self, position: Position) -> &[u8] {
-        let end = self.len - BEHIND_POSITION;
-        self.text[end - 16..end - 8].copy_from_slice(&digits((position >> 32) as u32));
-        self.text[end - 8..end].copy_from_slice(&digits(position as u32));
+        fill_in(&mut self.text[..self.len], position);
         &self.text[..self.len]
     }
 }
@@ -215,9 +264,9 @@ mod tests {
 
     #[test]
     fn a_serialiser_may_build_a_frame_of_its_own() {
-        let outer = Frame::encode(|out| {
+        let outer = Frame::shared(|out| {
             out.extend_from_slice(b"outer ");
-            let inner = Frame::encode(|out| out.extend_from_slice(b"inner"));
+            let inner = Frame::shared(|out| out.extend_from_slice(b"inner"));
             out.extend_from_slice(inner.data());
         });
         assert_eq!(outer.data(), b"outer inner");
@@ -225,9 +274,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_head_and_a_frame_are_an_event(tag: u32, stream: u32, shift in 0..32, position: u64, data in "[^\r\n]{0,300}") {
+        fn both_kinds_are_the_same_event(tag: u32, stream: u32, shift in 0..32, position: u64, data in "[^\r\n]{0,300}") {
             let name = StreamName { tag, stream: stream >> shift };
-            let frame = Frame::encode(|out| out.extend_from_slice(data.as_bytes()));
+            let frame = Frame::shared(|out| out.extend_from_slice(data.as_bytes()));
+            let mut whole = Frame::whole(name, |out| out.extend_from_slice(data.as_bytes()));
+            whole.place(7);
+            whole.place(position);
             let mut head = Head::of(name);
             let len = head.len();
             let _ = head.at(!position);
@@ -235,6 +287,11 @@ mod tests {
             let id = EventId::event(name, position);
             prop_assert_eq!(String::from_utf8(event).unwrap(), format!("id: {id}\nevent: message\ndata: {data}\n\n"));
             prop_assert_eq!(head.at(position).len(), len);
+            prop_assert_eq!([head.at(position), frame.as_bytes()].concat(), whole.as_bytes());
+            prop_assert_eq!((whole.data(), whole.weight()), (data.as_bytes(), whole.len()));
+            prop_assert!(whole.is_whole() && !frame.is_whole());
+            let standalone = Frame::whole(StreamName { tag, stream: 0 }, |out| out.extend_from_slice(data.as_bytes()));
+            prop_assert_eq!(frame.weight(), standalone.weight());
             prop_assert_eq!(frame.data(), data.as_bytes());
             prop_assert_eq!(&frame.data_bytes()[..], data.as_bytes());
             prop_assert_eq!(frame.len(), data.len() + 2);

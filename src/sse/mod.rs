@@ -1,8 +1,7 @@
 //! Events become bytes here, once.
 //!
-//! Pure: no I/O, no clock. The stream room publishes [`Frame`]s, the data of events, serialised once and shared
-//! by all streams that have them; the edge writes [`Events`]. What differs per stream, the event ID, is written
-//! with them: it says where a frame stands.
+//! Pure: no I/O, no clock. The stream room publishes [`Frame`]s, serialised once; the edge writes [`Events`]. A frame
+//! that many streams share has no event ID in it: the ID says where a frame stands, and is written with it.
 //!
 //! ```text
 //! id: 9f3c21ab-2-000000000000002a\n      session tag, stream, position

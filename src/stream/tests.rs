@@ -13,7 +13,7 @@ fn limits(capacity: usize) -> Limits {
 }
 
 fn publish(stream: &Stream, text: &str, limits: &Limits) -> Position {
-    stream.publish(Frame::encode(|out| out.extend_from_slice(text.as_bytes())), Moment(0), limits).unwrap()
+    stream.publish(Frame::shared(|out| out.extend_from_slice(text.as_bytes())), Moment(0), limits).unwrap()
 }
 
 /// The positions of what a subscriber is given until there is nothing, and how it ended.
@@ -125,7 +125,7 @@ fn finishing_wakes_and_ends_after_the_last_frame() {
     let (stream, limits) = (Stream::new(), limits(64));
     let mut subscriber = stream.attach(None, LagPolicy::Signal);
     assert!(subscriber.poll_next(&stream, &mut Context::from_waker(Waker::noop())).is_pending());
-    let last = Frame::encode(|out| out.extend_from_slice(b"result"));
+    let last = Frame::shared(|out| out.extend_from_slice(b"result"));
     stream.publish_last(last, Moment(0), &limits).unwrap();
     let Some(Delivery::Frames(batch)) = subscriber.try_next(&stream) else { panic!("the result is there") };
     assert!(batch.is_last());
