@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming as RequestBody};
 
-use super::route::{self, Answered};
+use super::route::{self, Answered, Caller};
 use super::{Answer, Endpoint, unwinding};
 use crate::handler::{self, Context, Handler, Incoming, Notification};
 use crate::protocol::{ProtocolVersion, Refusal, RequestId, headers};
@@ -21,6 +21,7 @@ use crate::sync::Arc;
 pub(super) async fn answer<H: Handler>(
     endpoint: Arc<Endpoint<H>>,
     request: Request<RequestBody>,
+    caller: Caller,
 ) -> Answered<H> {
     let (head, body) = request.into_parts();
     let message = match check_head(&endpoint, &head.headers) {
@@ -32,15 +33,15 @@ pub(super) async fn answer<H: Handler>(
         Ok(Incoming::Request { request, id, progress_token, wants }) => {
             let asked = Asked { request, id: id.clone(), progress_token };
             let answered = match wants {
-                Some(version) => initialize(&endpoint, &head.headers, asked, version).await,
-                None => call(&endpoint, &head.headers, asked).await,
+                Some(version) => initialize(&endpoint, &head.headers, caller, asked, version).await,
+                None => call(&endpoint, &head.headers, caller, asked).await,
             };
             (Some(id), answered)
         }
         Ok(Incoming::Notification { notification, cancels }) => {
-            (None, notify(&endpoint, &head.headers, notification, cancels).await)
+            (None, notify(&endpoint, &head.headers, caller, notification, cancels).await)
         }
-        Ok(Incoming::Response(response)) => (None, respond(&endpoint, &head.headers, response)),
+        Ok(Incoming::Response(response)) => (None, respond(&endpoint, &head.headers, caller, response)),
     };
     answered.unwrap_or_else(|refusal| {
         tracing::debug!(kind = refusal.kind(), "refused a message");
@@ -102,6 +103,7 @@ async fn read<H: Handler>(endpoint: &Endpoint<H>, mut body: RequestBody) -> Resu
 async fn initialize<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
+    caller: Caller,
     asked: Asked,
     version: ProtocolVersion,
 ) -> Result<Answered<H>, Refusal> {
@@ -111,10 +113,10 @@ async fn initialize<H: Handler>(
     }
     if let Some(id) = headers::session_id(headers)? {
         // The server chooses the ID. One that exists is initialised already, and any other is not adopted.
-        let exists = endpoint.sessions.find(id, 0).is_ok();
+        let exists = endpoint.sessions.find(id, caller.principal).is_ok();
         return Err(if exists { Refusal::AlreadyInitialized } else { Refusal::SessionNotAllowed });
     }
-    let session = endpoint.sessions.create(0);
+    let session = endpoint.sessions.create(caller.principal);
     // The session ends with this guard unless the handler agrees to it: an error, or a client that goes away
     // before it can know the ID.
     let mut tentative = Tentative { endpoint, session: &session, keep: false };
@@ -155,9 +157,10 @@ impl<H: Handler> Drop for Tentative<'_, H> {
 async fn call<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
+    caller: Caller,
     asked: Asked,
 ) -> Result<Answered<H>, Refusal> {
-    let session = route::session(endpoint, headers)?;
+    let session = route::session(endpoint, headers, caller)?;
     let version = session.version().ok_or(Refusal::NotInitialized)?;
     let request = session.open_request(asked.id, asked.progress_token, version)?;
     let connection = session.connect_request(request.clone());
@@ -200,10 +203,11 @@ async fn start(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
 async fn notify<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
+    caller: Caller,
     notification: Notification,
     cancels: Option<RequestId>,
 ) -> Result<Answered<H>, Refusal> {
-    let session = route::session(endpoint, headers)?;
+    let session = route::session(endpoint, headers, caller)?;
     if let Some(id) = cancels {
         session.cancel(&id);
     }
@@ -215,9 +219,10 @@ async fn notify<H: Handler>(
 fn respond<H: Handler>(
     endpoint: &Endpoint<H>,
     headers: &HeaderMap,
+    caller: Caller,
     response: handler::Response,
 ) -> Result<Answered<H>, Refusal> {
-    let session = route::session(endpoint, headers)?;
+    let session = route::session(endpoint, headers, caller)?;
     unwinding(|| endpoint.handler.response(response, &session));
     Ok(route::empty(StatusCode::ACCEPTED))
 }

@@ -1,5 +1,7 @@
 //! From a request to its answer: who may ask, what for, and by which method.
 
+use std::net::IpAddr;
+
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming as RequestBody;
@@ -18,10 +20,20 @@ pub(super) type Answered<H> = Response<AnswerBody<H>>;
 const MAX_HEADERS: usize = 90;
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    /// Where the connection comes from.
+    pub(super) address: IpAddr,
+    /// Whom sessions belong to; 0 is anybody who knows their ID.
+    pub(super) principal: u64,
+}
+
 /// Answers one request, whatever it is.
 pub(super) async fn answer<H: Handler>(
     endpoint: Arc<Endpoint<H>>,
     request: Request<RequestBody>,
+    address: IpAddr,
 ) -> Answered<H> {
     endpoint.tell_time();
     let allowed = endpoint.allowed.load();
@@ -35,7 +47,7 @@ pub(super) async fn answer<H: Handler>(
         });
     drop(allowed);
     let mut answer = match admitted {
-        Ok(()) => dispatch(endpoint, request).await,
+        Ok(()) => dispatch(endpoint, request, Caller { address, principal: 0 }).await,
         Err(refusal) => {
             tracing::debug!(kind = refusal.kind(), "refused a request at the door");
             refuse(&refusal, None)
@@ -53,15 +65,21 @@ fn check_headers(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal> {
     if headers.len() > MAX_HEADERS || bytes > max_bytes { Err(Refusal::HeadersTooLarge) } else { Ok(()) }
 }
 
-async fn dispatch<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<RequestBody>) -> Answered<H> {
+async fn dispatch<H: Handler>(
+    endpoint: Arc<Endpoint<H>>,
+    request: Request<RequestBody>,
+    caller: Caller,
+) -> Answered<H> {
     if request.uri().path() != endpoint.config.path {
         return refuse(&Refusal::NotFoundPath, None);
     }
     match *request.method() {
-        Method::POST => post::answer(endpoint, request).await,
-        Method::GET => get(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None)),
+        Method::POST => post::answer(endpoint, request, caller).await,
+        Method::GET => {
+            get(&endpoint, request.headers(), caller).unwrap_or_else(|refusal| refuse(&refusal, None))
+        }
         Method::DELETE => {
-            delete(&endpoint, request.headers()).unwrap_or_else(|refusal| refuse(&refusal, None))
+            delete(&endpoint, request.headers(), caller).unwrap_or_else(|refusal| refuse(&refusal, None))
         }
         Method::OPTIONS => options(&endpoint, request.headers()),
         _ => refuse(&Refusal::MethodNotAllowed, None),
@@ -69,9 +87,13 @@ async fn dispatch<H: Handler>(endpoint: Arc<Endpoint<H>>, request: Request<Reque
 }
 
 /// Opens the standalone stream, or resumes the one that `Last-Event-ID` names.
-fn get<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<Answered<H>, Refusal> {
+fn get<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    headers: &HeaderMap,
+    caller: Caller,
+) -> Result<Answered<H>, Refusal> {
     headers::check_accept_get(headers)?;
-    let session = initialized_session(endpoint, headers)?;
+    let session = initialized_session(endpoint, headers, caller)?;
     if endpoint.is_draining() {
         return Err(Refusal::Draining);
     }
@@ -92,8 +114,12 @@ fn get<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<A
 //# Clients that no longer need a particular session (e.g., because the user is leaving the client application)
 //# SHOULD send an HTTP DELETE to the MCP endpoint with the `MCP-Session-Id` header, to explicitly terminate the
 //# session.
-fn delete<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Result<Answered<H>, Refusal> {
-    let session = session(endpoint, headers)?;
+fn delete<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    headers: &HeaderMap,
+    caller: Caller,
+) -> Result<Answered<H>, Refusal> {
+    let session = session(endpoint, headers, caller)?;
     endpoint.terminate(&session);
     Ok(empty(StatusCode::NO_CONTENT))
 }
@@ -111,10 +137,11 @@ fn options<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Answ
 pub(super) fn session<H: Handler>(
     endpoint: &Endpoint<H>,
     headers: &HeaderMap,
+    caller: Caller,
 ) -> Result<Arc<Session>, Refusal> {
     headers::protocol_version(headers)?;
     let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
-    let session = endpoint.sessions.find(id, 0)?;
+    let session = endpoint.sessions.find(id, caller.principal)?;
     session.touch();
     Ok(session)
 }
@@ -123,8 +150,9 @@ pub(super) fn session<H: Handler>(
 pub(super) fn initialized_session<H: Handler>(
     endpoint: &Endpoint<H>,
     headers: &HeaderMap,
+    caller: Caller,
 ) -> Result<Arc<Session>, Refusal> {
-    let session = session(endpoint, headers)?;
+    let session = session(endpoint, headers, caller)?;
     if session.version().is_none() { Err(Refusal::NotInitialized) } else { Ok(session) }
 }
 

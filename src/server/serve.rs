@@ -141,6 +141,8 @@ async fn serve_http2<H: Handler>(
     unread: Bytes,
     stage: &mut watch::Receiver<Stage>,
 ) {
+    // A socket that has no other side by now brings no request either.
+    let Ok(address) = stream.peer_addr().map(|peer| peer.ip()) else { return };
     let config = &endpoint.config;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -151,7 +153,7 @@ async fn serve_http2<H: Handler>(
     let serving = endpoint.clone();
     let service = service_fn(move |request: Request<RequestBody>| {
         let endpoint = serving.clone();
-        async move { Ok::<_, Infallible>(route::answer(endpoint, request).await) }
+        async move { Ok::<_, Infallible>(route::answer(endpoint, request, address).await) }
     });
     let io = outbox::Io::new(stream, unread, config.stalled_after);
     let connection = pin!(io.coalesce(|io| builder.serve_connection(io, service)));
@@ -171,6 +173,8 @@ async fn serve_http1<H: Handler>(
     unread: Bytes,
     stage: &mut watch::Receiver<Stage>,
 ) {
+    // A socket that has no other side by now brings no request either.
+    let Ok(address) = stream.peer_addr().map(|peer| peer.ip()) else { return };
     let config = &endpoint.config;
     let mut builder = http1::Builder::new();
     builder
@@ -185,7 +189,7 @@ async fn serve_http1<H: Handler>(
         let (endpoint, desk) = (endpoint.clone(), &desk);
         let (movable, keep_alive) = (Desk::is_movable(&request), keeps_alive(&request));
         async move {
-            let answer = route::answer(endpoint.clone(), request).await;
+            let answer = route::answer(endpoint.clone(), request, address).await;
             if movable { desk.pass(&endpoint, answer, keep_alive) } else { Ok(answer) }
         }
     });
