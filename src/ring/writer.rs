@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::chunk::{Link, Pinned, Strong};
 use super::position::{FIRST, Position, is_older, next_chunk_slots};
-use super::slot::{Entry, State};
+use super::slot::{Entry, Slot, State};
 use super::{Limits, Ring};
 use crate::sync::epoch::{self, Guard};
 
@@ -42,6 +42,15 @@ impl<T: Entry> Ring<T> {
     /// [`Closed`] with the entry, if the ring was closed already.
     pub fn publish_last(&self, entry: T, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {
         self.append(entry, true, now, limits)
+    }
+
+    /// Reads what the next publish will look at, and changes nothing. Done for several rings before any of them is
+    /// published to, their memory arrives together.
+    #[inline]
+    pub fn warm(&self) -> bool {
+        let guard = epoch::pin();
+        let Some(chunk) = self.tail.load(&guard) else { return false };
+        chunk.slots().get(chunk.hint()).is_some_and(Slot::is_entry)
     }
 
     fn append(&self, mut entry: T, last: bool, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {

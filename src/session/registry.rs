@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::hash::{BuildHasher, Hasher};
+use core::hint::black_box;
 
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
@@ -134,6 +135,10 @@ impl Queue {
         expired
     }
 }
+
+/// So many sessions are looked at before the first of them is published to: what the cache does not hold of them
+/// arrives together, not one after the other.
+const AHEAD: usize = 16;
 
 /// How far a message got that was published to sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -269,12 +274,23 @@ impl Sessions {
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
         let (frame, now, mut reach) = (Frame::shared(write), self.shared.clock.now(), Reach::default());
         let limits = &self.shared.settings.standalone;
-        self.for_each(|session| {
-            if session.standalone.publish(frame.clone(), now, limits).is_ok() {
-                reach.count(session.standalone.terms().is_attached());
+        let guard = Guard::new();
+        let mut sessions = self.map.iter(&guard).map(|(_, session)| session);
+        let mut ahead: [Option<&Arc<Session>>; AHEAD] = [None; AHEAD];
+        loop {
+            let taken = ahead.iter_mut().zip(&mut sessions).map(|(place, next)| *place = Some(next)).count();
+            let ahead = || ahead[..taken].iter().flatten();
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.terms().is_attached()));
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.warm()));
+            for session in ahead() {
+                if session.standalone.publish(frame.clone(), now, limits).is_ok() {
+                    reach.count(session.standalone.terms().is_attached());
+                }
             }
-        });
-        reach
+            if taken < AHEAD {
+                return reach;
+            }
+        }
     }
 
     /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to

@@ -141,6 +141,12 @@ impl Stream {
         self.ring.evict_older(now.stamp(), limits)
     }
 
+    /// Reads what the next publish will look at; see [`Ring::warm`].
+    #[inline]
+    pub fn warm(&self) -> bool {
+        self.ring.warm()
+    }
+
     /// Who is connected, and what was delivered.
     #[must_use]
     pub fn terms(&self) -> Terms {
