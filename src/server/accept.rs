@@ -16,6 +16,7 @@ use super::serve::{Opening, Stage, serve};
 use super::writer::{GiveBack, Reactor, Writer};
 use super::{Allowed, Config, Endpoint};
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::Sessions;
 use crate::sync::Arc;
 
@@ -65,6 +66,12 @@ impl<H: Handler> Server<H> {
     #[must_use]
     pub fn sessions(&self) -> Sessions {
         self.endpoint.sessions.clone()
+    }
+
+    /// How often requests were denied because of who sent them, by reason.
+    #[must_use]
+    pub fn denials(&self) -> Arc<Denials> {
+        self.endpoint.denials.clone()
     }
 
     /// A way to replace who may talk to the endpoint while it runs.

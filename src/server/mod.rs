@@ -33,6 +33,7 @@ mod admin;
 mod body;
 mod config;
 mod cors;
+mod door;
 mod keep_alive;
 mod outbox;
 mod post;
@@ -50,9 +51,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::{Session, Sessions};
 use crate::stream::{Clock, Moment};
-use crate::sync::{AtomicBool, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
+use door::Warned;
 use keep_alive::KeepAlive;
 use writer::Writer;
 
@@ -64,6 +67,10 @@ struct Endpoint<H> {
     /// Looked at by every request, replaced now and then.
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
+    /// How often the authenticator said no; written now and then, and shared with whoever looks.
+    denials: Arc<Denials>,
+    /// When it was last said aloud that a host or an origin is not allowed.
+    warned: Warned,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -77,6 +84,8 @@ impl<H: Handler> Endpoint<H> {
             sessions: Sessions::new(config.sessions.clone(), Clock::default()),
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
+            denials: Arc::default(),
+            warned: Warned::default(),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),

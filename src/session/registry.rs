@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 use scc::{Guard, HashIndex};
 
 use super::Settings;
+use super::principal::{Holder, Principals};
 use super::state::Session;
 use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::Frame;
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     responses: Queue,
     /// Those handed to a connection that ended as it should, by that time.
     delivered: Queue,
+    principals: Principals,
 }
 
 impl Shared {
@@ -183,20 +185,22 @@ impl Sessions {
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
+                principals: Principals::default(),
             }),
         }
     }
 
-    /// Creates a session that belongs to `principal` (0: to whoever knows its ID).
+    /// Creates a session that belongs to `holder` ([`Holder::anybody`], or 0: to whoever knows its ID).
     ///
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
     //# The session ID SHOULD be globally unique and cryptographically secure
     #[must_use]
-    pub fn create(&self, principal: u64) -> Arc<Session> {
+    pub fn create(&self, holder: impl Into<Holder>) -> Arc<Session> {
+        let holder = holder.into();
         loop {
             let id = SessionId::generate();
             let tag = random_tag();
-            let session = Arc::new(Session::new(id, tag, principal, self.shared.clone()));
+            let session = Arc::new(Session::new(id, tag, holder.clone(), self.shared.clone()));
             // A second session with the same 128 random bits does not happen; if it does, it draws again.
             if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {
                 // Relaxed: a number for limits and logs that orders nothing.
@@ -218,6 +222,18 @@ impl Sessions {
     pub fn find(&self, id: SessionId, principal: u64) -> Result<Arc<Session>, Refusal> {
         let found = self.map.peek_with(&id.as_u128(), |_, session| session.clone());
         found.filter(|session| session.principal() == principal).ok_or(Refusal::UnknownSession)
+    }
+
+    /// Finds a session, whoever it belongs to: for the operator, who may reach all of them.
+    #[must_use]
+    pub fn find_any(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.map.peek_with(&id.as_u128(), |_, session| session.clone())
+    }
+
+    /// The principals that sessions belong to.
+    #[must_use]
+    pub fn principals(&self) -> &Principals {
+        &self.shared.principals
     }
 
     /// Ends a session at once: it cannot be found any more, and its connections end. False if it had ended.
