@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{Method, Request, Version};
 use hyper::body::{Body, Incoming as RequestBody};
 use hyper::rt::ReadBufCursor;
@@ -292,7 +292,11 @@ fn keeps_alive(request: &Request<RequestBody>) -> bool {
             .to_str()
             .is_ok_and(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close")))
     };
-    !request.headers().get_all(CONNECTION).iter().any(close)
+    // A request with both framings, a length and chunks, may be read differently by a proxy before us: RFC 9112, 6.1
+    // has its connection closed. hyper knows, and takes the length away; so after chunks the connection is not used
+    // again.
+    !request.headers().contains_key(TRANSFER_ENCODING)
+        && !request.headers().get_all(CONNECTION).iter().any(close)
 }
 
 /// A socket as hyper sees it: begins with what was read before, tells whether everything written has left, and
