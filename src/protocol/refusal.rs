@@ -566,7 +566,7 @@ mod tests {
         let gone = ["unknown_session", "malformed_session_id", "session_not_allowed", "not_found_path"];
         assert_eq!(with(404), gone);
         assert_eq!(with(429), ["too_many_requests"]);
-        assert_eq!(with(503), ["too_many_sessions", "draining"]);
+        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "draining"]);
         assert_eq!(with(500), ["internal"]);
     }
 

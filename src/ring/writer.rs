@@ -166,6 +166,15 @@ impl<T: Entry> Ring<T> {
         });
     }
 
+    /// Weight of what is retained. Other threads may publish and evict meanwhile.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let guard = epoch::pin();
+        let Some(oldest) = self.oldest.load(&guard) else { return 0 };
+        let tail = self.tail.load(&guard).unwrap_or(oldest);
+        (tail.weight_before + weight_of(tail)).saturating_sub(oldest.weight_before)
+    }
+
     /// Evicts what is older than the age limit at `now`, even if nothing new is published. The last entry of a
     /// finished ring stays. Returns how many positions were passed over.
     pub fn evict_older(&self, now: u32, limits: &Limits) -> u64 {

@@ -14,6 +14,9 @@ use crate::protocol::{Refusal, RequestId, check_host, check_origin};
 use crate::session::{Connection, Holder, Session};
 use crate::sync::Arc;
 
+/// A finished stream of up to so many bytes is sent whole: the socket takes them at once.
+const WHOLE: usize = 64 << 10;
+
 pub(super) type Answered<H> = Response<AnswerBody<H>>;
 
 /// Requests have at most so many header lines. From 100 on hyper refuses by itself.
@@ -32,13 +35,12 @@ pub(super) struct Caller {
     pub(super) holder: Holder,
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request, whatever it is. It is borrowed all the way down, so that the future holds it once.
 pub(super) async fn answer<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
-    endpoint.tell_time();
     let allowed = endpoint.allowed.load();
     let reader = cors::reader(request.headers(), &allowed);
     let authority = request.uri().authority().map(|authority| authority.as_str());
@@ -52,7 +54,7 @@ pub(super) async fn answer<H: Handler>(
     let mut answer = match admitted {
         Ok(()) => dispatch(endpoint, request, address).await,
         Err(refusal) => {
-            door::note(&endpoint, &refusal);
+            door::note(endpoint, &refusal);
             refuse(&refusal, None)
         }
     };
@@ -69,30 +71,32 @@ fn check_headers(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal> {
 }
 
 async fn dispatch<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
     if request.uri().path() != endpoint.config.path {
-        return door::metadata(&endpoint, &request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
+        return door::metadata(endpoint, request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
     }
     match *request.method() {
         Method::POST | Method::GET | Method::DELETE => {}
-        Method::OPTIONS => return options(&endpoint, request.headers()),
+        Method::OPTIONS => return options(endpoint, request.headers()),
         _ => return refuse(&Refusal::MethodNotAllowed, None),
     }
     let holder = match &endpoint.config.authenticator {
         None => Holder::anybody(),
-        Some(authenticator) => match door::identify(&endpoint, &**authenticator, &request, address).await {
-            Ok(holder) => holder,
-            Err(denial) => return door::deny(&endpoint, &denial),
-        },
+        Some(authenticator) => {
+            match Box::pin(door::identify(endpoint, &**authenticator, request, address)).await {
+                Ok(holder) => holder,
+                Err(denial) => return door::deny(endpoint, &denial),
+            }
+        }
     };
     let caller = Caller { address, principal: holder.number(), holder };
     let answered = match *request.method() {
         Method::POST => return post::answer(endpoint, request, caller).await,
-        Method::GET => get(&endpoint, request.headers(), caller),
-        _ => delete(&endpoint, request.headers(), caller),
+        Method::GET => get(endpoint, request.headers(), caller),
+        _ => delete(endpoint, request.headers(), caller),
     };
     answered.unwrap_or_else(|refusal| refuse(&refusal, None))
 }
@@ -194,10 +198,13 @@ pub(super) fn json<H>(body: impl Into<bytes::Bytes>) -> Answered<H> {
     answer
 }
 
-/// An answer that is an event stream.
-pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, connection: Connection) -> Answered<H> {
-    let stream = EventStream::new(connection, endpoint.clone());
-    let mut answer = Response::new(AnswerBody::Stream(Box::new(stream)));
+/// An answer that is an event stream. One that is finished by now, and short, is sent whole and with its length: what
+/// a stream of chunks costs is for those that go on.
+pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
+    let mut answer = Response::new(match connection.take_rest(WHOLE) {
+        Some(bytes) => AnswerBody::bytes(bytes),
+        None => AnswerBody::Stream(Box::new(EventStream::new(connection, endpoint.clone()))),
+    });
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));

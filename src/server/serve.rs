@@ -151,9 +151,9 @@ async fn serve_http2<H: Handler>(
         .max_header_list_size(u32::try_from(max_head(config)).unwrap_or(u32::MAX))
         .keep_alive_interval(config.keep_alive);
     let serving = endpoint.clone();
-    let service = service_fn(move |request: Request<RequestBody>| {
+    let service = service_fn(move |mut request: Request<RequestBody>| {
         let endpoint = serving.clone();
-        async move { Ok::<_, Infallible>(route::answer(endpoint, request, address).await) }
+        async move { Ok::<_, Infallible>(route::answer(&endpoint, &mut request, address).await) }
     });
     let io = outbox::Io::new(stream, unread, config.stalled_after);
     let connection = pin!(io.coalesce(|io| builder.serve_connection(io, service)));
@@ -183,14 +183,14 @@ async fn serve_http1<H: Handler>(
         .max_buf_size(max_head(config))
         .half_close(false);
     let desk = Desk::default();
-    let service = service_fn(|request: Request<RequestBody>| {
+    let service = service_fn(|mut request: Request<RequestBody>| {
         // Relaxed: read by this same task.
         desk.begun.store(true, Ordering::Relaxed);
-        let (endpoint, desk) = (endpoint.clone(), &desk);
+        let (endpoint, desk) = (&endpoint, &desk);
         let (movable, keep_alive) = (Desk::is_movable(&request), keeps_alive(&request));
         async move {
-            let answer = route::answer(endpoint.clone(), request, address).await;
-            if movable { desk.pass(&endpoint, answer, keep_alive) } else { Ok(answer) }
+            let answer = route::answer(endpoint, &mut request, address).await;
+            if movable { desk.pass(endpoint, answer, keep_alive) } else { Ok(answer) }
         }
     });
     let io = Io::new(stream, unread, &desk.unsent, config);

@@ -165,6 +165,12 @@ impl Stream {
         self.ring.oldest()
     }
 
+    /// Bytes of the frames that are retained, as they go over the wire. Others may publish and evict meanwhile.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.ring.weight()
+    }
+
     /// Whether nothing was published yet.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
