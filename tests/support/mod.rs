@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "this is the interface of a room, in a crate that exports nothing")]
 
 mod client;
+pub mod frames;
 mod handler;
 mod sse;
 mod wire;
