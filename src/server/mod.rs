@@ -1,7 +1,8 @@
 //! The network edge: hyper and tokio around the core.
 //!
 //! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
-//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes; with
+//! the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
 //!
 //! # How a POST is answered
 //!
@@ -42,12 +43,16 @@ mod outbox;
 mod post;
 mod route;
 mod serve;
+#[cfg(feature = "tls")]
+mod tls;
 mod writer;
 
 pub use accept::{Drained, Server};
 pub use admin::Admin;
 pub use config::{Allowed, Answer, Config, Connections};
 pub use gate::ConnectionCounters;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -71,6 +76,8 @@ struct Endpoint<H> {
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
     gate: Gate,
+    #[cfg(feature = "tls")]
+    identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -78,8 +85,10 @@ struct Endpoint<H> {
 }
 
 impl<H: Handler> Endpoint<H> {
-    fn new(handler: H, config: Config) -> Self {
-        Self {
+    fn new(handler: H, config: Config) -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(feature = "tls")]
+            identity: config.tls.clone().map(tls::Identity::load).transpose()?,
             handler,
             sessions: Sessions::new(config.sessions.clone(), Clock::default()),
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
@@ -89,7 +98,15 @@ impl<H: Handler> Endpoint<H> {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             config,
-        }
+        })
+    }
+
+    /// Whether connections begin with a TLS handshake.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.identity.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Sets the core's clock to the time there is.
