@@ -28,8 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SAID_EVERY: Duration = Duration::from_secs(60);
 /// What a connection too many is told.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
-    content-type: application/json\r\ncontent-length: 111\r\n\r\n\
-    {\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"there are too many connections; try again later\"}}";
+    content-type: application/json\r\ncontent-length: 101\r\n\r\n\
+    {\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32000,\"message\":\"there are too many connections; try again later\"}}";
 /// How long connections may take to end once they were told that the deadline came.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
