@@ -1,7 +1,8 @@
 //! The network edge: hyper and tokio around the core.
 //!
 //! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
-//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes; with
+//! the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
 //!
 //! # How a POST is answered
 //!
@@ -34,16 +35,25 @@ mod body;
 mod config;
 mod cors;
 mod door;
+mod gate;
+mod http1;
+mod http2;
 mod keep_alive;
+mod meter;
 mod outbox;
 mod post;
 mod route;
 mod serve;
+#[cfg(feature = "tls")]
+mod tls;
 mod writer;
 
 pub use accept::{Drained, Server};
 pub use admin::Admin;
-pub use config::{Allowed, Answer, Config};
+pub use config::{Allowed, Answer, Config, Connections};
+pub use gate::ConnectionCounters;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -56,6 +66,7 @@ use crate::session::{Session, Sessions};
 use crate::stream::{Clock, Moment};
 use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
 use door::Warned;
+use gate::Gate;
 use keep_alive::KeepAlive;
 use writer::Writer;
 
@@ -71,6 +82,9 @@ struct Endpoint<H> {
     denials: Arc<Denials>,
     /// When it was last said aloud that a host or an origin is not allowed.
     warned: Warned,
+    gate: Gate,
+    #[cfg(feature = "tls")]
+    identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -78,25 +92,41 @@ struct Endpoint<H> {
 }
 
 impl<H: Handler> Endpoint<H> {
-    fn new(handler: H, config: Config) -> Self {
-        Self {
+    fn new(handler: H, config: Config) -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(feature = "tls")]
+            identity: config.tls.clone().map(tls::Identity::load).transpose()?,
             handler,
             sessions: Sessions::new(config.sessions.clone(), Clock::default()),
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
             denials: Arc::default(),
             warned: Warned::default(),
+            gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             config,
-        }
+        })
+    }
+
+    /// Whether connections begin with a TLS handshake.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.identity.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Sets the core's clock to the time there is.
     fn tell_time(&self) {
         let passed = self.started.elapsed().as_millis();
         self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
+    }
+
+    /// The time the core's clock shows.
+    fn now(&self) -> Moment {
+        self.sessions.clock().now()
     }
 
     /// Ends a session, and tells the handler if this is what ended it.
