@@ -50,7 +50,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
-use crate::session::{Session, Sessions};
+use crate::session::{End, Session, Sessions};
 use crate::stream::{Clock, Moment};
 use crate::sync::{AtomicBool, OnceLock, Ordering};
 use keep_alive::KeepAlive;
@@ -90,9 +90,14 @@ impl<H: Handler> Endpoint<H> {
         self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
     }
 
-    /// Ends a session, and tells the handler if this is what ended it.
+    /// Ends a session by the server's choice, and tells the handler if this is what ended it.
     fn terminate(&self, session: &Session) {
-        if self.sessions.terminate(session) {
+        self.end(session, End::Closed);
+    }
+
+    /// Ends a session, and tells the handler if this is what ended it.
+    fn end(&self, session: &Session, why: End) {
+        if self.sessions.end(session, why) {
             self.closed(session);
         }
     }

@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use futures_channel::oneshot;
 use serde_json::value::RawValue;
 
+use super::admission::Victim;
 use super::connection::Connection;
-use super::registry::Shared;
+use super::registry::{End, Shared};
 use super::request::{Ask, AskError, RequestStream};
+use super::settings::{AtLimit, Settings};
 use crate::protocol::{self, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
 use crate::ring::{Closed, Position};
 use crate::sse::{EventId, Frame, StreamName};
@@ -203,9 +205,9 @@ impl Session {
         self.shared.clock.now()
     }
 
-    /// The settings it was made with.
+    /// The settings that its registry was made with.
     #[must_use]
-    pub fn settings(&self) -> &super::Settings {
+    pub fn settings(&self) -> &Settings {
         &self.shared.settings
     }
 
@@ -506,15 +508,27 @@ impl Session {
         Summary { in_flight: open.in_flight.len(), retained: open.finished().count(), asks }
     }
 
-    /// Whether its time is up at `now`.
-    #[must_use]
-    pub fn is_expired(&self, now: Moment) -> bool {
-        if now.since(self.created) >= self.settings().absolute_ms {
-            return true;
+    /// Why its time is up at `now`, if it is.
+    pub(super) fn expiry(&self, now: Moment, settings: &Settings) -> Option<End> {
+        if now.since(self.created) >= settings.absolute_ms {
+            return Some(End::Aged);
         }
+        let is_idle = now.since(self.touched()) >= settings.idle_ms && self.summary().in_flight == 0;
+        is_idle.then_some(End::Idle)
+    }
+
+    fn touched(&self) -> Moment {
         // Relaxed: see `touch`.
-        let touched = Moment(self.touched.load(Ordering::Relaxed));
-        now.since(touched) >= self.settings().idle_ms && self.summary().in_flight == 0
+        Moment(self.touched.load(Ordering::Relaxed))
+    }
+
+    /// Where it stands in the order in which sessions go at the limit.
+    pub(super) fn as_victim(&self, at_limit: AtLimit) -> Victim {
+        let since = match at_limit {
+            AtLimit::EvictLongestIdle => self.touched(),
+            AtLimit::EvictOldest | AtLimit::Refuse => self.created,
+        };
+        Victim { since, id: self.id.as_u128() }
     }
 }
 
