@@ -142,7 +142,7 @@ pub(super) fn session<H: Handler>(
     headers::protocol_version(headers)?;
     let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
     let session = endpoint.sessions.find(id, caller.principal)?;
-    session.touch();
+    session.hear();
     Ok(session)
 }
 

@@ -274,8 +274,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
+        // No touch: that a connection ended says nothing of when its client was last there.
         self.subscriber.detach(stream);
-        self.session.touch();
         if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
             self.session.release(request, self.phase == Phase::Delivered);
         }

@@ -35,7 +35,11 @@ pub struct Settings {
     pub wait_ms: u64,
     /// Requests of one session in flight at once. Default 256.
     pub max_requests: usize,
-    /// Milliseconds without traffic after which a session expires. Default 30 minutes. Live.
+    /// Milliseconds within which a client must come back after `initialize`, with whatever it says; else its
+    /// session expires. Counted from the creation of the session. Default 60 seconds. Live.
+    pub init_ms: u64,
+    /// Milliseconds without traffic after which a session expires: since the end of its last request in flight,
+    /// or since its client last sent or took something, whichever is later. Default 30 minutes. Live.
     pub idle_ms: u64,
     /// Milliseconds after which a session expires whatever its traffic. Default 24 hours. Live.
     pub absolute_ms: u64,
@@ -61,6 +65,7 @@ impl Default for Settings {
             lag: LagPolicy::Signal,
             wait_ms: 5 * 1000,
             max_requests: 256,
+            init_ms: 60 * 1000,
             idle_ms: 30 * 60 * 1000,
             absolute_ms: 24 * 60 * 60 * 1000,
             response_ttl_ms: 5 * 60 * 1000,
