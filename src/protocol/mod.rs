@@ -14,7 +14,7 @@
 //! # Refusals
 //!
 //! Every refusal, its label in the metrics, and its answer. The body is a JSON-RPC error with this code and
-//! message.
+//! message. With 429 and 503 comes a `Retry-After` header.
 //!
 //! | kind | what was wrong | HTTP | JSON-RPC | message |
 //! |---|---|---|---|---|
@@ -59,6 +59,9 @@
 //! | `body_timeout` | the body did not arrive in time | 408 | -32000 | the body did not arrive in time; send the request again |
 //! | `too_many_requests` | too many requests are in flight | 429 | -32000 | {limit} requests are in flight; wait for one to finish, then send again |
 //! | `too_many_sessions` | no further session fits | 503 | -32000 | no further session fits on this server; try again later |
+//! | `too_many_own_sessions` | the principal has as many sessions as it may have | 429 | -32000 | {limit} sessions are yours already; end one with DELETE, then send initialize again |
+//! | `session_rate` | sessions are created too fast, all together | 429 | -32000 | sessions are created too fast on this server; wait {seconds} seconds, then send initialize again |
+//! | `caller_session_rate` | sessions are created too fast by this caller | 429 | -32000 | you create sessions too fast; wait {seconds} seconds, then send initialize again |
 //! | `draining` | the server is shutting down | 503 | -32000 | the server is shutting down; try again later |
 //! | `internal` | the server failed | 500 | -32603 | the server failed; try again later |
 //!

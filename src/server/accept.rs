@@ -60,7 +60,9 @@ impl<H: Handler> Server<H> {
         if let Some(fault) = config.connections.fault() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
         }
-        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)?), listener: listen(address)? })
+        let listener = listen(address)?;
+        give_up_after(&listener, config.stalled_after)?;
+        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)?), listener })
     }
 
     /// The address it listens on.
@@ -169,6 +171,17 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Has the system end accepted connections whose other side says nothing of what was sent for so long. A client
+/// that vanished without a word takes nothing, but until then the system keeps what is sent to it, comments among
+/// it, and the connection looks alive.
+fn give_up_after(listener: &TcpListener, after: Duration) -> io::Result<()> {
+    // Accepted sockets inherit it. Elsewhere than on Linux the system's own patience counts.
+    #[cfg(target_os = "linux")]
+    SockRef::from(listener).set_tcp_user_timeout(Some(after))?;
+    let _ = (listener, after);
+    Ok(())
 }
 
 /// Tells a client that there are too many connections, as far as that costs nothing: whatever it sends is not read,
@@ -317,4 +330,20 @@ async fn finish<H: Handler>(
         let _ = timeout(LAST_BYTES, stage.closed()).await;
     }
     Drained::CutOff
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_inherit_how_long_the_system_waits_for_a_silent_client() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        give_up_after(&listener, Duration::from_secs(7)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (accepted, _) = accepted.unwrap();
+        assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        drop(client);
+    }
 }

@@ -62,7 +62,7 @@ use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
 use crate::identity::Denials;
-use crate::session::{Session, Sessions};
+use crate::session::{End, Session, Sessions};
 use crate::stream::{Clock, Moment};
 use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
 use door::Warned;
@@ -129,9 +129,14 @@ impl<H: Handler> Endpoint<H> {
         self.sessions.clock().now()
     }
 
-    /// Ends a session, and tells the handler if this is what ended it.
+    /// Ends a session by the server's choice, and tells the handler if this is what ended it.
     fn terminate(&self, session: &Session) {
-        if self.sessions.terminate(session) {
+        self.end(session, End::Closed);
+    }
+
+    /// Ends a session, and tells the handler if this is what ended it.
+    fn end(&self, session: &Session, why: End) {
+        if self.sessions.end(session, why) {
             self.closed(session);
         }
     }

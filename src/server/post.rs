@@ -14,7 +14,7 @@ use super::route::{self, Answered, Caller};
 use super::{Answer, Endpoint, unwinding};
 use crate::handler::{self, Context, Handler, Incoming, Notification};
 use crate::protocol::{ProtocolVersion, Refusal, RequestId, headers};
-use crate::session::{Connection, RequestStream, Session};
+use crate::session::{Connection, Creator, RequestStream, Session};
 use crate::sync::Arc;
 
 /// Answers a POST to the endpoint.
@@ -117,7 +117,8 @@ async fn initialize<H: Handler>(
         let exists = endpoint.sessions.find(id, caller.principal).is_ok();
         return Err(if exists { Refusal::AlreadyInitialized } else { Refusal::SessionNotAllowed });
     }
-    let session = endpoint.sessions.create(caller.holder);
+    let creator = Creator { holder: caller.holder, address: Some(caller.address) };
+    let session = endpoint.sessions.admit(creator, |evicted| endpoint.closed(&evicted))?;
     // The session ends with this guard unless the handler agrees to it: an error, or a client that goes away
     // before it can know the ID.
     let mut tentative = Tentative { endpoint, session: &session, keep: false };

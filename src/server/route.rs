@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming as RequestBody;
 
@@ -11,7 +11,7 @@ use super::{Endpoint, cors, door, post};
 use crate::handler::Handler;
 use crate::protocol::headers;
 use crate::protocol::{Refusal, RequestId, check_host, check_origin};
-use crate::session::{Connection, Holder, Session};
+use crate::session::{Connection, End, Holder, Session};
 use crate::sync::Arc;
 
 /// A finished stream of up to so many bytes is sent whole: the socket takes them at once.
@@ -135,7 +135,7 @@ fn delete<H: Handler>(
     caller: Caller,
 ) -> Result<Answered<H>, Refusal> {
     let session = session(endpoint, headers, caller)?;
-    endpoint.terminate(&session);
+    endpoint.end(&session, End::Deleted);
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -159,7 +159,7 @@ pub(super) fn session<H: Handler>(
     headers::protocol_version(headers)?;
     let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
     let session = endpoint.sessions.find(id, caller.principal)?;
-    session.touch();
+    session.hear();
     Ok(session)
 }
 
@@ -179,6 +179,9 @@ pub(super) fn refuse<H>(refusal: &Refusal, id: Option<&RequestId>) -> Answered<H
     *answer.status_mut() = refusal.status();
     if let Some(allow) = refusal.allow() {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if let Some(seconds) = refusal.retry_after() {
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     answer
 }

@@ -105,8 +105,8 @@ pub struct Connection {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The priming event comes first.
-    Priming,
+    /// Nothing was written yet. The priming event comes first, if the version wants one.
+    Opening,
     Flowing,
     /// The stream's end was reached.
     Delivered,
@@ -143,8 +143,7 @@ impl Connection {
         version: ProtocolVersion,
     ) -> Self {
         session.touch();
-        let phase = if version.primes() { Phase::Priming } else { Phase::Flowing };
-        Self { session, request, subscriber, version, phase }
+        Self { session, request, subscriber, version, phase: Phase::Opening }
     }
 
     /// The session.
@@ -216,11 +215,15 @@ impl Connection {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         match self.phase {
             Phase::Delivered | Phase::Taken | Phase::Over => return Poll::Ready(None),
-            Phase::Priming => {
+            Phase::Opening => {
                 self.phase = Phase::Flowing;
-                let generation = self.subscriber.generation();
-                let id = EventId::priming(self.name(), self.subscriber.start(), generation);
-                return Poll::Ready(Some(Piece::Control(sse::prime(id, self.session.settings().retry_ms))));
+                self.session.shared.counters.count_opened();
+                if self.version.primes() {
+                    let generation = self.subscriber.generation();
+                    let id = EventId::priming(self.name(), self.subscriber.start(), generation);
+                    let retry_ms = self.session.settings().retry_ms;
+                    return Poll::Ready(Some(Piece::Control(sse::prime(id, retry_ms))));
+                }
             }
             Phase::Flowing => {}
         }
@@ -306,8 +309,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
+        // No touch: that a connection ended says nothing of when its client was last there.
         self.subscriber.detach(stream);
-        self.session.touch();
         if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
             self.session.release(request, self.phase == Phase::Delivered);
         }

@@ -175,6 +175,8 @@ impl Entry {
                 Ok(sent) => {
                     rest.advance(sent);
                     self.stalled = 0;
+                    // A client that takes something, however slowly, is alive.
+                    self.connection.session().touch();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
