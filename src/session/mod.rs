@@ -33,11 +33,13 @@ mod connection;
 mod registry;
 mod request;
 mod state;
+mod traffic;
 
 pub use connection::{Connection, Piece, PieceBuf};
 pub use registry::{Counters, Reach, Sessions};
 pub use request::{AskError, RequestStream};
 pub use state::{Session, Summary};
+pub use traffic::{Ending, Traffic};
 
 use crate::ring::Limits;
 use crate::stream::LagPolicy;

@@ -9,6 +9,7 @@ use scc::{Guard, HashIndex};
 
 use super::Settings;
 use super::state::Session;
+use super::traffic::Traffic;
 use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::Frame;
 use crate::stream::{Clock, Moment};
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// Written now and then, beside what every message reads: on cache lines of its own.
     pub(super) counters: CachePadded<Counters>,
+    pub(super) traffic: Traffic,
     /// How many sessions there are; likewise.
     count: CachePadded<AtomicUsize>,
     /// Responses by the time they were published: the oldest first, so that letting them go costs nothing for
@@ -175,6 +177,7 @@ impl Sessions {
                 settings,
                 clock,
                 counters: CachePadded::new(Counters::default()),
+                traffic: Traffic::default(),
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
@@ -252,6 +255,12 @@ impl Sessions {
         &self.shared.counters
     }
 
+    /// What flowed through the sessions so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
     /// What the sessions were made with.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -274,6 +283,7 @@ impl Sessions {
                 reach.count(session.standalone.terms().is_attached());
             }
         });
+        self.shared.traffic.count_published(reach.sessions);
         reach
     }
 
