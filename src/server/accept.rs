@@ -2,19 +2,19 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::serve::{Opening, Stage, serve};
+use super::serve::{Opening, Stage, Visit, serve};
 use super::writer::{GiveBack, Reactor, Writer};
-use super::{Allowed, Config, Endpoint};
+use super::{Allowed, Config, ConnectionCounters, Endpoint};
 use crate::handler::Handler;
 use crate::session::Sessions;
 use crate::sync::Arc;
@@ -24,6 +24,12 @@ use crate::sync::Arc;
 const BACKLOG: i32 = 4096;
 /// How long to wait after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said, at most, that connections are refused, or cannot be accepted.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+/// What a connection too many is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
+    content-type: application/json\r\ncontent-length: 111\r\n\r\n\
+    {\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"there are too many connections; try again later\"}}";
 /// How long connections may take to end once they were told that the deadline came.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
@@ -47,8 +53,11 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, or a limit of connections cannot work.
     pub fn bind(address: SocketAddr, handler: H, config: Config) -> io::Result<Self> {
+        if let Some(fault) = config.connections.fault() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
+        }
         Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)), listener: listen(address)? })
     }
 
@@ -65,6 +74,12 @@ impl<H: Handler> Server<H> {
     #[must_use]
     pub fn sessions(&self) -> Sessions {
         self.endpoint.sessions.clone()
+    }
+
+    /// What happened to its connections.
+    #[must_use]
+    pub fn connection_counters(&self) -> Arc<ConnectionCounters> {
+        self.endpoint.gate.counters().clone()
     }
 
     /// A way to replace who may talk to the endpoint while it runs.
@@ -85,15 +100,31 @@ impl<H: Handler> Server<H> {
         upkeep.spawn(async move { beats.keep_alive.run(beats.config.keep_alive).await });
         let reactors = start_reactors(&endpoint, &stage);
         let mut shutdown = pin!(shutdown);
+        let (mut pause, mut full) = (Pause::default(), Said::default());
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        tokio::spawn(serve(endpoint.clone(), stream, Opening::New, stage.subscribe()));
+                    Ok((stream, peer)) => {
+                        pause.is_over();
+                        match endpoint.gate.admit(peer.ip()) {
+                            Ok(permit) => {
+                                let ends = endpoint.gate.ends(endpoint.now());
+                                let visit = Visit { permit, ends };
+                                let opening = Opening::New(peer.ip());
+                                tokio::spawn(serve(endpoint.clone(), stream, visit, opening, stage.subscribe()));
+                            }
+                            Err(reason) => {
+                                turn_away(&stream);
+                                if full.may_say_again() {
+                                    let setting = reason.setting();
+                                    tracing::warn!(setting, "refused a connection: there are too many");
+                                }
+                            }
+                        }
                     }
-                    Err(error) => pause(&error).await,
+                    Err(error) => pause.after(&error).await,
                 },
             }
         }
@@ -120,13 +151,55 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A connection that failed before it was accepted is the client's affair; anything else is ours, and passes
-/// or does not: wait a moment rather than spin.
-pub(super) async fn pause(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "cannot accept connections for the moment");
+/// Tells a client that there are too many connections, as far as that costs nothing: whatever it sends is not read,
+/// so it may see the end of the connection instead.
+fn turn_away(stream: &TcpStream) {
+    let _ = stream.try_write(TOO_MANY);
+    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+}
+
+/// Keeps a message that could be true a thousand times a second to once a minute.
+#[derive(Debug, Default)]
+struct Said(Option<Instant>);
+
+impl Said {
+    fn may_say_again(&mut self) -> bool {
+        let now = Instant::now();
+        let again = self.0.is_none_or(|last| now.duration_since(last) >= SAID_EVERY);
+        if again {
+            self.0 = Some(now);
+        }
+        again
+    }
+}
+
+/// What becomes of a listener that cannot accept.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    said: Said,
+    paused: bool,
+}
+
+impl Pause {
+    /// A connection that failed before it was accepted is the client's affair; anything else is ours, and passes
+    /// or does not: wait a moment rather than spin. Who connects meanwhile waits in the backlog.
+    pub(super) async fn after(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return;
+        }
+        self.paused = true;
+        if self.said.may_say_again() {
+            tracing::warn!(%error, "cannot accept connections for the moment; those who connect wait");
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// A connection was accepted.
+    pub(super) fn is_over(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            tracing::debug!("connections are accepted again");
+        }
     }
 }
 
@@ -161,9 +234,9 @@ fn start_reactors<H: Handler>(
         return reactors;
     }
     let (again, stages) = (endpoint.clone(), stage.clone());
-    let give_back: GiveBack = Arc::new(move |socket, unread| match tokio::net::TcpStream::from_std(socket) {
+    let give_back: GiveBack = Arc::new(move |socket, visit, unread| match TcpStream::from_std(socket) {
         Ok(stream) => {
-            tokio::spawn(serve(again.clone(), stream, Opening::Again(unread), stages.subscribe()));
+            tokio::spawn(serve(again.clone(), stream, visit, Opening::Again(unread), stages.subscribe()));
         }
         Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
     });
@@ -171,7 +244,8 @@ fn start_reactors<H: Handler>(
     let (writer, sides) = Writer::new(count);
     for (handed, side) in sides {
         let Config { keep_alive, stalled_after, .. } = endpoint.config;
-        match Reactor::new(handed, side, keep_alive, stalled_after, give_back.clone()) {
+        let counters = endpoint.gate.counters().clone();
+        match Reactor::new(handed, side, keep_alive, stalled_after, give_back.clone(), counters) {
             Ok(reactor) => drop(reactors.spawn(reactor)),
             Err(error) => {
                 tracing::warn!(%error, "streams are written by hyper");
@@ -194,6 +268,8 @@ async fn finish<H: Handler>(
     if let Some(writer) = writer {
         writer.drain();
     }
+    let spread = endpoint.config.drain_spread.as_millis();
+    endpoint.sessions.spread_returns(u32::try_from(spread).unwrap_or(u32::MAX));
     endpoint.sessions.for_each(|session| {
         session.standalone().hang_up();
     });

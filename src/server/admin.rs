@@ -31,7 +31,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use super::accept::{listen, pause};
+use super::accept::{Pause, listen};
 use crate::protocol::{AllowList, Message, Refusal, SessionId, check_host, check_origin, write_single_line};
 use crate::session::{Reach, Sessions};
 use crate::sync::Arc;
@@ -82,11 +82,12 @@ impl Admin {
     /// Serves for as long as it is polled.
     pub async fn run(self) {
         let hosts = Arc::new(self.hosts());
+        let mut pause = Pause::default();
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    pause(&error).await;
+                    pause.after(&error).await;
                     continue;
                 }
             };

@@ -33,7 +33,11 @@ mod admin;
 mod body;
 mod config;
 mod cors;
+mod gate;
+mod http1;
+mod http2;
 mod keep_alive;
+mod meter;
 mod outbox;
 mod post;
 mod route;
@@ -42,7 +46,8 @@ mod writer;
 
 pub use accept::{Drained, Server};
 pub use admin::Admin;
-pub use config::{Allowed, Answer, Config};
+pub use config::{Allowed, Answer, Config, Connections};
+pub use gate::ConnectionCounters;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -53,6 +58,7 @@ use crate::handler::Handler;
 use crate::session::{Session, Sessions};
 use crate::stream::{Clock, Moment};
 use crate::sync::{AtomicBool, OnceLock, Ordering};
+use gate::Gate;
 use keep_alive::KeepAlive;
 use writer::Writer;
 
@@ -64,6 +70,7 @@ struct Endpoint<H> {
     /// Looked at by every request, replaced now and then.
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
+    gate: Gate,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -77,6 +84,7 @@ impl<H: Handler> Endpoint<H> {
             sessions: Sessions::new(config.sessions.clone(), Clock::default()),
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
+            gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
@@ -88,6 +96,11 @@ impl<H: Handler> Endpoint<H> {
     fn tell_time(&self) {
         let passed = self.started.elapsed().as_millis();
         self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
+    }
+
+    /// The time the core's clock shows.
+    fn now(&self) -> Moment {
+        self.sessions.clock().now()
     }
 
     /// Ends a session, and tells the handler if this is what ended it.

@@ -261,6 +261,13 @@ impl Connection {
         self.subscriber.is_superseded(self.stream()) || self.session.is_closed()
     }
 
+    /// Asks the client to go and come back, after what is published by then. False if it would lose its place, as
+    /// one that waits for a response and was given no ID to resume with, or if a later connection took over.
+    pub fn send_back(&self) -> bool {
+        let resumable = self.request.is_none() || self.version.primes();
+        resumable && !self.subscriber.is_superseded(self.stream()) && self.stream().hang_up()
+    }
+
     /// Whether the end of its stream is there already.
     #[must_use]
     pub fn is_short(&self) -> bool {
@@ -274,7 +281,7 @@ impl Connection {
     }
 
     fn retry(&self) -> Piece {
-        Piece::Control(sse::retry(self.session.settings().retry_ms))
+        Piece::Control(sse::retry(self.session.shared.retry_ms(self.session.name().tag)))
     }
 
     fn name(&self) -> StreamName {

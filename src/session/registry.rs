@@ -13,7 +13,7 @@ use super::traffic::Traffic;
 use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::Frame;
 use crate::stream::{Clock, Moment};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
+use crate::sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
 
 /// What every session of one registry needs.
 pub(super) struct Shared {
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     responses: Queue,
     /// Those handed to a connection that ended as it should, by that time.
     delivered: Queue,
+    /// Milliseconds over which clients spread that are told to come back.
+    spread_ms: AtomicU32,
 }
 
 impl Shared {
@@ -38,6 +40,14 @@ impl Shared {
 
     pub(super) fn keep_delivered(&self, session: &Arc<Session>, stream: u32) {
         self.delivered.push(Kept { session: Arc::downgrade(session), stream, since: self.clock.now() });
+    }
+
+    /// What a client is told to wait before it comes back; `tag` is the random number of its session.
+    pub(super) fn retry_ms(&self, tag: u32) -> u32 {
+        // Relaxed: a number that orders nothing.
+        let spread = u64::from(self.spread_ms.load(Ordering::Relaxed));
+        let later = (u64::from(tag) * (spread + 1)) >> 32;
+        self.settings.retry_ms.saturating_add(u32::try_from(later).unwrap_or(u32::MAX))
     }
 }
 
@@ -181,6 +191,7 @@ impl Sessions {
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
+                spread_ms: AtomicU32::new(0),
             }),
         }
     }
@@ -241,6 +252,13 @@ impl Sessions {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// From now on clients that are told to come back are told to wait up to `window_ms` longer, each another time,
+    /// so that they do not all come at once.
+    pub fn spread_returns(&self, window_ms: u32) {
+        // Relaxed: a number that orders nothing.
+        self.shared.spread_ms.store(window_ms, Ordering::Relaxed);
     }
 
     /// The time that the sessions go by.

@@ -46,6 +46,14 @@ impl Http2 {
         Self(sender)
     }
 
+    /// Waits until the connection takes no further request.
+    pub async fn closed(&self) {
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(2));
+        while !self.0.is_closed() {
+            look.tick().await;
+        }
+    }
+
     pub async fn send(&self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let mut request = http::Request::builder().method(method).uri("http://localhost/mcp");
         for (name, value) in headers {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use ringmain::handler::Handler;
 use ringmain::protocol::SessionId;
-use ringmain::server::{Config, Drained, Server};
+use ringmain::server::{Config, ConnectionCounters, Drained, Server};
 use ringmain::session::{Session, Sessions};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -64,6 +64,7 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub sessions: Sessions,
     pub control: Control,
+    pub connections: Arc<ConnectionCounters>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Drained>,
 }
@@ -80,14 +81,24 @@ impl TestServer {
         Self::serve(handler, Control::default(), config)
     }
 
-    fn serve(handler: impl Handler, control: Control, mut config: Config) -> Self {
+    /// Serves the [`Script`], if it can.
+    pub fn try_start(config: Config) -> std::io::Result<Self> {
+        let control = Control::default();
+        Self::try_serve(Script::new(control.clone()), control, config)
+    }
+
+    fn serve(handler: impl Handler, control: Control, config: Config) -> Self {
+        Self::try_serve(handler, control, config).expect("loopback has a port")
+    }
+
+    fn try_serve(handler: impl Handler, control: Control, mut config: Config) -> std::io::Result<Self> {
         config.hand_over &= !inside_hyper();
-        let server =
-            Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config).expect("loopback has a port");
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config)?;
+        let connections = server.connection_counters();
         let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        Self { address, sessions, control, stop: Some(stop), running }
+        Ok(Self { address, sessions, control, connections, stop: Some(stop), running })
     }
 
     /// A client that has shaken hands in the latest version.
@@ -109,6 +120,12 @@ impl TestServer {
     /// Begins the drain.
     pub fn begin_stop(&mut self) {
         drop(self.stop.take());
+    }
+
+    /// Drains, and waits for the end of it.
+    pub async fn stop(mut self) -> Drained {
+        self.begin_stop();
+        self.stopped().await
     }
 
     /// Waits for the end of the drain.

@@ -35,6 +35,7 @@ use std::net::TcpStream;
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
+use super::serve::Visit;
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 use crate::wake::{Bell, Waiters};
@@ -74,6 +75,7 @@ pub(super) struct Handed {
     pub(super) connection: Connection,
     /// Whether the client may send another request on the connection.
     pub(super) keep_alive: bool,
+    pub(super) visit: Visit,
 }
 
 impl Writer {

@@ -17,6 +17,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::entry::{Drive, Entry, close};
 use super::{Handed, ReactorSide, Shared};
+use crate::server::ConnectionCounters;
+use crate::server::serve::Visit;
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
@@ -28,7 +30,7 @@ const ROUNDS: usize = 64;
 const EVENTS: usize = 256;
 
 /// Takes a connection whose stream ended, with what the client sent meanwhile.
-pub(in crate::server) type GiveBack = Arc<dyn Fn(TcpStream, Bytes) + Send + Sync>;
+pub(in crate::server) type GiveBack = Arc<dyn Fn(TcpStream, Visit, Bytes) + Send + Sync>;
 
 /// See the [module documentation](super).
 pub(in crate::server) struct Reactor {
@@ -46,6 +48,7 @@ pub(in crate::server) struct Reactor {
     patience: u8,
     scratch: Vec<u8>,
     give_back: GiveBack,
+    counters: Arc<ConnectionCounters>,
 }
 
 impl Reactor {
@@ -57,6 +60,7 @@ impl Reactor {
         keep_alive: Duration,
         stalled_after: Duration,
         give_back: GiveBack,
+        counters: Arc<ConnectionCounters>,
     ) -> io::Result<Self> {
         let mut beat = tokio::time::interval((keep_alive / ROUNDS as u32).max(Duration::from_millis(1)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -74,12 +78,13 @@ impl Reactor {
                 .unwrap_or(u8::MAX),
             scratch: Vec::new(),
             give_back,
+            counters,
         })
     }
 
     /// Takes a stream in and sends its head with whatever is pending.
     fn take_in(&mut self, handed: Handed) {
-        let Handed { socket, unread, head, mut connection, keep_alive } = handed;
+        let Handed { socket, unread, head, mut connection, keep_alive, visit } = handed;
         let vacant = self.entries.vacant_entry();
         let key = vacant.key();
         let Ok(small) = u32::try_from(key) else { return };
@@ -90,7 +95,7 @@ impl Reactor {
             return;
         }
         connection.ring(self.side.ready.clone(), small);
-        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive)));
+        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive, visit)));
         self.keys = self.keys.max(key + 1);
         self.scratch.extend_from_slice(&head);
         self.drive(key);
@@ -122,11 +127,11 @@ impl Reactor {
             }
             Drive::Broken => drop(self.remove(key)),
             Drive::Done => {
-                let (socket, unread, keep_alive) = self.remove(key).into_socket();
+                let (socket, visit, unread, keep_alive) = self.remove(key).into_socket();
                 let fd = socket.as_raw_fd();
                 let left = self.sockets.get_ref().registry().deregister(&mut SourceFd(&fd));
                 if keep_alive && left.is_ok() && !Shared::reads(&self.side.shared.draining) {
-                    (self.give_back)(socket, unread);
+                    (self.give_back)(socket, visit, unread);
                 } else {
                     close(&socket);
                 }
@@ -179,7 +184,7 @@ impl Reactor {
     fn comment(&mut self) {
         for key in (self.round..self.keys).step_by(ROUNDS) {
             if let Some(entry) = self.entries.get_mut(key) {
-                let driven = entry.beat(&mut self.scratch, self.patience);
+                let driven = entry.beat(&mut self.scratch, self.patience, &self.counters);
                 self.settle(key, driven);
             }
         }
