@@ -4,6 +4,8 @@
 mod logging;
 #[path = "main/operate.rs"]
 mod operate;
+#[path = "main/secrets.rs"]
+mod secrets;
 
 use std::process::ExitCode;
 
@@ -65,7 +67,11 @@ fn main() -> ExitCode {
 
 fn check_config(matches: &ArgMatches) -> ExitCode {
     let given = Given { file: matches.get_one::<String>("config").cloned(), flags: Vec::new() };
-    match given.load() {
+    let loaded = given.load().and_then(|loaded| {
+        let options = &loaded.options;
+        secrets::Secrets::read(options, &mut options.server.clone()).map(|_| loaded)
+    });
+    match loaded {
         Ok(loaded) => {
             print!("{}", loaded.show());
             ExitCode::SUCCESS
@@ -98,7 +104,7 @@ fn serve(matches: &ArgMatches) -> ExitCode {
     let code = runtime.block_on(operate::run(&given, loaded, &filter));
     // Whatever runs still has had its time.
     runtime.shutdown_background();
-    code
+    code.unwrap_or_else(|error| fail(&error))
 }
 
 /// What the command line says: enough to read everything again.

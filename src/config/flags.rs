@@ -16,7 +16,7 @@ pub fn arguments() -> impl Iterator<Item = Arg> {
 fn argument(key: &'static Key, defaults: &Options) -> Arg {
     let shown = key.show(defaults);
     let default = match shown.trim_matches('"') {
-        "" | "[]" => String::new(),
+        "" | "[]" | "none" => String::new(),
         shown => format!(" [default: {shown}]"),
     };
     let argument = Arg::new(key.name)

@@ -55,6 +55,15 @@ pub struct Options {
     pub allow_origin: Vec<String>,
     /// See [`Allowed::cors`].
     pub cors_origin: Vec<String>,
+    /// A file of bearer tokens, as [`Tokens`](crate::identity::Tokens) reads it. Default: none, and nobody is asked who
+    /// they are.
+    pub tokens_file: Option<String>,
+    /// The URL of the endpoint as clients see it. Default: none.
+    pub resource: Option<String>,
+    /// Who gives out tokens for it. Default: nobody.
+    pub authorization_servers: Vec<String>,
+    /// Scopes that every token needs. Default: none.
+    pub scopes: Vec<String>,
     /// What is logged. Default `ringmain=info,rmcp=error`.
     pub log: String,
     /// How it is written. Default: as text.
@@ -71,6 +80,10 @@ impl Default for Options {
             allow_host: Vec::new(),
             allow_origin: Vec::new(),
             cors_origin: Vec::new(),
+            tokens_file: None,
+            resource: None,
+            authorization_servers: Vec::new(),
+            scopes: Vec::new(),
             log: "ringmain=info,rmcp=error".to_owned(),
             log_format: LogFormat::Text,
             server: Config::default(),
@@ -223,7 +236,7 @@ impl Loading {
                 flags.iter().filter(|(name, _)| *name == key.name).map(|(_, value)| value).collect();
             let raw = match (key.kind, values.as_slice()) {
                 (_, []) => continue,
-                (Kind::Patterns, values) => {
+                (Kind::List, values) => {
                     let parts = values.iter().flat_map(|value| value.split(','));
                     Raw::List(
                         parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
@@ -273,6 +286,9 @@ impl Loading {
         }
         if server.sessions.delivered_ttl_ms > server.sessions.response_ttl_ms {
             blamed.push(("delivered_ttl", "is longer than response_ttl".to_owned()));
+        }
+        if self.loaded.options.resource.is_some() == self.loaded.options.authorization_servers.is_empty() {
+            blamed.push(("resource", "belongs with authorization_servers: give both or neither".to_owned()));
         }
         for (name, message) in blamed {
             self.problems.push(blame(name, self.loaded.origin(name), &message));

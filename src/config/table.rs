@@ -74,6 +74,11 @@ const fn count(min: u64, max: u64, each: u64) -> Kind {
     Kind::Count { min, max, each }
 }
 
+/// A word that stands for nothing, or something else.
+const fn or(word: &'static str, kind: &'static Kind) -> Kind {
+    Kind::Or { word, kind }
+}
+
 /// `name: kind, reload, place, help`, by heading.
 macro_rules! keys {
     ($($heading:literal { $($name:ident: $kind:expr, $reload:ident, $($place:ident).+, $help:literal;)+ })+) => {
@@ -95,12 +100,18 @@ pub const KEYS: &[Key] = keys! {
     "Addresses" {
         listen: Kind::Address, Restart, listen, "Address to listen on. Anything but loopback also needs allow_host.";
         path: Kind::Path, Restart, server.path, "Path of the endpoint.";
-        admin: Kind::OptionalAddress, Restart, admin, "Address for the operator: /publish, /healthz, /readyz, /metrics. Whoever reaches it may publish: keep it on loopback.";
+        admin: or("none", &Kind::Address), Restart, admin, "Address for the operator: /publish, /healthz, /readyz, /metrics. Whoever reaches it may publish: keep it on loopback.";
     }
     "Who may talk to it" {
-        allow_host: Kind::Patterns, Allowed, allow_host, "Hosts that clients may address: `example.com`, `example.com:8080`, `*.example.com`. None: loopback.";
-        allow_origin: Kind::Patterns, Allowed, allow_origin, "Origins that browsers may come from: `https://app.example.com`, `http://localhost:*`. None: loopback.";
-        cors_origin: Kind::Patterns, Allowed, cors_origin, "Origins whose pages may read the answers (CORS).";
+        allow_host: Kind::List, Allowed, allow_host, "Hosts that clients may address: `example.com`, `example.com:8080`, `*.example.com`. None: loopback.";
+        allow_origin: Kind::List, Allowed, allow_origin, "Origins that browsers may come from: `https://app.example.com`, `http://localhost:*`. None: loopback.";
+        cors_origin: Kind::List, Allowed, cors_origin, "Origins whose pages may read the answers (CORS).";
+    }
+    "Who a client is" {
+        tokens_file: or("none", &Kind::File), Restart, tokens_file, "File of bearer tokens: clients need one of them. A reload reads it again.";
+        resource: or("none", &Kind::Text), Restart, resource, "URL of the endpoint as clients see it, for the metadata that tells them where tokens come from.";
+        authorization_servers: Kind::List, Restart, authorization_servers, "Issuer URLs of the servers that give out tokens. Needs resource.";
+        scopes: Kind::List, Restart, scopes, "Scopes that every token needs.";
     }
     "Requests and answers" {
         stream: Kind::Switch, Restart, server.answer, "Answer every request with a stream, so that every response can be fetched again after a break.";
@@ -109,11 +120,18 @@ pub const KEYS: &[Key] = keys! {
         read_timeout: Kind::Time(100 * MS, HOUR), Restart, server.read_timeout, "How long a client may take to send a request head, and a body.";
     }
     "Connections" {
+        max_connections: or("auto", &count(1, 1 << 24, 1024)), Restart, server.connections.max, "Connections open at once. auto: as many as there may be descriptors, less a quarter (at most 1024).";
+        max_connections_per_address: or("any", &count(1, 1 << 24, 0)), Restart, server.connections.max_per_address, "Connections open at once from one IPv4 address, or from one IPv6 network of 64 bits.";
+        count_loopback: Kind::Switch, Restart, server.connections.count_loopback, "Count connections from loopback by address too, where a proxy on the same machine comes from.";
+        connection_idle: Kind::Time(SECOND, DAY), Restart, server.connections.idle, "How long a connection without a request is kept.";
+        connection_max_age: or("none", &Kind::Time(SECOND, 365 * DAY)), Restart, server.connections.max_age, "How long a connection is kept at all, less up to a tenth by chance. Then its client is told to come back.";
+        max_http2_control_rate: count(1, 1_000_000, 0), Restart, server.connections.max_http2_control_rate, "HTTP/2 frames a second that carry neither a request nor its body.";
         keep_alive: Kind::Time(SECOND, HOUR), Restart, server.keep_alive, "How often a quiet stream gets a comment. Between one and two of these may pass.";
         stalled_after: Kind::Time(SECOND, DAY), Restart, server.stalled_after, "How long a client may take nothing of what waits for it before its connection is ended.";
         max_http2_streams: count(1, 1_000_000, 1536), Restart, server.max_http2_streams, "Streams of one HTTP/2 connection at once.";
         hand_over: Kind::Switch, Restart, server.hand_over, "Write event streams over plain HTTP/1.1 without hyper, for a twentieth of the memory. Works on Linux.";
         drain: Kind::Time(0, DAY), Restart, server.drain, "How long a drain waits for requests in flight.";
+        drain_spread: Kind::Time(0, HOUR), Restart, server.drain_spread, "How far apart clients come back that a drain sends away: each is told to wait up to so much longer, by chance.";
     }
     "Sessions" {
         idle: Kind::Time(SECOND, 365 * DAY), Restart, server.sessions.idle_ms, "Time without traffic after which a session expires.";

@@ -117,7 +117,7 @@ fn fields() -> Vec<String> {
         let Some((name, value)) = line.split_once(": ") else { continue };
         path.truncate(depth.saturating_sub(1));
         path.push(name.to_owned());
-        let is_room = ["Config {", "Settings {", "Limits {", "Allowed {"].contains(&value);
+        let is_room = ["Config {", "Settings {", "Limits {", "Allowed {", "Connections {"].contains(&value);
         if !is_room && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_') {
             found.push(path.join("."));
         }
@@ -126,7 +126,13 @@ fn fields() -> Vec<String> {
 }
 
 /// Fields that are made from others.
-const MADE: [&str; 3] = ["server.allowed.hosts", "server.allowed.origins", "server.allowed.cors"];
+const MADE: [&str; 5] = [
+    "server.allowed.hosts",
+    "server.allowed.origins",
+    "server.allowed.cors",
+    "server.authenticator",
+    "server.resource",
+];
 
 #[test]
 fn every_option_has_a_key() {

@@ -29,6 +29,8 @@ pub(super) enum Raw {
 /// A value as it was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
+    /// The word that stands for nothing.
+    Nothing,
     /// Milliseconds, bytes, or a count.
     Number(u64),
     /// One of the names of a choice, an address, a path; empty where there is none.
@@ -42,16 +44,14 @@ pub(super) enum Value {
 pub enum Kind {
     /// An IP address and a port.
     Address,
-    /// The same, or nothing.
-    OptionalAddress,
     /// The path of a URL.
     Path,
-    /// A name of a file, or nothing.
+    /// A name of a file.
     File,
     /// Any text.
     Text,
-    /// Patterns of hosts or origins, none or more.
-    Patterns,
+    /// List of hosts or origins, none or more.
+    List,
     /// `true` or `false`.
     Switch,
     /// One of these names.
@@ -60,6 +60,13 @@ pub enum Kind {
     Time(u64, u64),
     /// A number of bytes, at least and at most so many, and less than the machine has.
     Bytes(u64, u64),
+    /// A word, or something else.
+    Or {
+        /// What stands for nothing.
+        word: &'static str,
+        /// What may stand there instead.
+        kind: &'static Self,
+    },
     /// A number of things, at least and at most so many.
     Count {
         /// The least.
@@ -75,16 +82,17 @@ impl Kind {
     /// The word for a value in `--help`.
     pub(super) fn word(self) -> &'static str {
         match self {
-            Self::Address | Self::OptionalAddress => "ADDR",
+            Self::Address => "ADDR",
             Self::Path => "PATH",
             Self::File => "FILE",
             Self::Text => "TEXT",
-            Self::Patterns => "PATTERN",
+            Self::List => "TEXT",
             Self::Switch => "BOOL",
             Self::Choice(_) => "NAME",
             Self::Time(..) => "TIME",
             Self::Bytes(..) => "BYTES",
             Self::Count { .. } => "COUNT",
+            Self::Or { kind, .. } => kind.word(),
         }
     }
 
@@ -93,22 +101,26 @@ impl Kind {
     pub fn range(self) -> String {
         match self {
             Self::Address => "address and port".to_owned(),
-            Self::OptionalAddress => "address and port, or empty".to_owned(),
             Self::Path => "path".to_owned(),
-            Self::File => "file, or empty".to_owned(),
+            Self::File => "file".to_owned(),
             Self::Text => "text".to_owned(),
-            Self::Patterns => "list of patterns".to_owned(),
+            Self::List => "list of texts".to_owned(),
             Self::Switch => "true, false".to_owned(),
             Self::Choice(names) => names.join(", "),
             Self::Time(min, max) => format!("{} to {}", show_time(min), show_time(max)),
             Self::Bytes(min, max) => format!("{} to {}", show_bytes(min), show_bytes(max)),
             Self::Count { min, max, .. } => format!("{min} to {max}"),
+            Self::Or { word, kind } => format!("{word}, or {}", kind.range()),
         }
     }
 
     /// Reads a value; the error says what is wrong and what would be right.
     pub(super) fn parse(self, raw: &Raw, memory: u64) -> Result<Value, String> {
         match (self, raw) {
+            (Self::Or { word, .. }, Raw::Text(text) | Raw::Word(text)) if text == word => Ok(Value::Nothing),
+            (Self::Or { word, kind }, raw) => {
+                kind.parse(raw, memory).map_err(|message| format!("{message} (or \"{word}\")"))
+            }
             (_, Raw::Other(what)) => Err(format!("is {what}; expected {}", self.expected())),
             (Self::Switch, Raw::Switch(on)) => Ok(Value::Switch(*on)),
             (Self::Switch, Raw::Word(word)) => match word.as_str() {
@@ -116,8 +128,8 @@ impl Kind {
                 "false" | "0" | "no" | "off" => Ok(Value::Switch(false)),
                 _ => Err(format!("\"{word}\" is neither true nor false")),
             },
-            (Self::Patterns, Raw::List(list)) => Ok(Value::List(list.clone())),
-            (Self::Patterns, Raw::Word(word)) => Ok(Value::List(words(word))),
+            (Self::List, Raw::List(list)) => Ok(Value::List(list.clone())),
+            (Self::List, Raw::Word(word)) => Ok(Value::List(words(word))),
             (Self::Count { min, max, each }, Raw::Number(text) | Raw::Word(text)) => {
                 let count = number(text)?;
                 within(count, min, max, |number| number.to_string())?;
@@ -148,12 +160,7 @@ impl Kind {
                 Err(format!("has no unit; write \"{number}s\" or \"{number}ms\""))
             }
             (
-                Self::Address
-                | Self::OptionalAddress
-                | Self::Path
-                | Self::File
-                | Self::Text
-                | Self::Choice(_),
+                Self::Address | Self::Path | Self::File | Self::Text | Self::Choice(_),
                 Raw::Text(text) | Raw::Word(text),
             ) => self.text(text).map(Value::Text),
             _ => Err(format!("expected {}", self.expected())),
@@ -162,8 +169,7 @@ impl Kind {
 
     fn text(self, text: &str) -> Result<String, String> {
         match self {
-            Self::OptionalAddress if text.is_empty() => {}
-            Self::Address | Self::OptionalAddress => {
+            Self::Address => {
                 text.parse::<SocketAddr>().map_err(|_| {
                     format!("\"{text}\" is not an address and a port; write 127.0.0.1:8080 or [::1]:8080")
                 })?;
@@ -181,19 +187,23 @@ impl Kind {
 
     fn expected(self) -> &'static str {
         match self {
-            Self::Address | Self::OptionalAddress => "an address and a port in quotes",
+            Self::Address => "an address and a port in quotes",
             Self::Path | Self::File | Self::Text | Self::Choice(_) => "text in quotes",
-            Self::Patterns => "a list of texts in brackets",
+            Self::List => "a list of texts in brackets",
             Self::Switch => "true or false",
             Self::Time(..) => "a duration in quotes, as in \"30s\"",
             Self::Bytes(..) => "a number of bytes, or a size in quotes, as in \"4MiB\"",
             Self::Count { .. } => "a whole number",
+            Self::Or { kind, .. } => kind.expected(),
         }
     }
 
     /// Shows a value as it stands in a file.
     pub(super) fn show(self, value: &Value) -> String {
         match (self, value) {
+            (Self::Or { word, .. }, Value::Nothing) => quoted(word),
+            (Self::Or { kind, .. }, value) => kind.show(value),
+            (_, Value::Nothing) => quoted(""),
             (Self::Time(..), Value::Number(ms)) => quoted(&show_time(*ms)),
             (Self::Bytes(..), Value::Number(bytes)) => quoted(&show_bytes(*bytes)),
             (_, Value::Number(number)) => number.to_string(),
@@ -268,12 +278,18 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// A place that holds a value.
-pub(super) trait Field {
+/// What can stand in the place of an option.
+pub(super) trait Field: Sized {
     /// What stands there.
     fn read(&self) -> Value;
-    /// Puts a value there. A value of another kind is not given to it: [`Kind::parse`] saw to that.
-    fn write(&mut self, value: Value);
+    /// What a value comes to; `None` if it is of another kind, which [`Kind::parse`] lets through to no place.
+    fn of(value: Value) -> Option<Self>;
+    /// Puts a value there.
+    fn write(&mut self, value: Value) {
+        if let Some(new) = Self::of(value) {
+            *self = new;
+        }
+    }
 }
 
 macro_rules! numbers {
@@ -283,10 +299,9 @@ macro_rules! numbers {
                 Value::Number(u64::try_from(*self).unwrap_or(u64::MAX))
             }
 
-            fn write(&mut self, value: Value) {
-                if let Value::Number(number) = value {
-                    *self = Self::try_from(number).unwrap_or(Self::MAX);
-                }
+            fn of(value: Value) -> Option<Self> {
+                let Value::Number(number) = value else { return None };
+                Some(Self::try_from(number).unwrap_or(Self::MAX))
             }
         }
     )+};
@@ -299,10 +314,8 @@ impl Field for Duration {
         Value::Number(u64::try_from(self.as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::Number(ms) = value {
-            *self = Self::from_millis(ms);
-        }
+    fn of(value: Value) -> Option<Self> {
+        u64::of(value).map(Self::from_millis)
     }
 }
 
@@ -311,10 +324,9 @@ impl Field for bool {
         Value::Switch(*self)
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::Switch(on) = value {
-            *self = on;
-        }
+    fn of(value: Value) -> Option<Self> {
+        let Value::Switch(on) = value else { return None };
+        Some(on)
     }
 }
 
@@ -324,10 +336,8 @@ impl Field for Answer {
         Value::Switch(*self == Self::Stream)
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::Switch(stream) = value {
-            *self = if stream { Self::Stream } else { Self::Auto };
-        }
+    fn of(value: Value) -> Option<Self> {
+        bool::of(value).map(|stream| if stream { Self::Stream } else { Self::Auto })
     }
 }
 
@@ -336,10 +346,9 @@ impl Field for Vec<String> {
         Value::List(self.clone())
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::List(list) = value {
-            *self = list;
-        }
+    fn of(value: Value) -> Option<Self> {
+        let Value::List(list) = value else { return None };
+        Some(list)
     }
 }
 
@@ -348,10 +357,9 @@ impl Field for String {
         Value::Text(self.clone())
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::Text(text) = value {
-            *self = text;
-        }
+    fn of(value: Value) -> Option<Self> {
+        let Value::Text(text) = value else { return None };
+        Some(text)
     }
 }
 
@@ -360,25 +368,25 @@ impl Field for SocketAddr {
         Value::Text(self.to_string())
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::Text(text) = value
-            && let Ok(address) = text.parse()
-        {
-            *self = address;
-        }
+    fn of(value: Value) -> Option<Self> {
+        String::of(value)?.parse().ok()
     }
 }
 
-impl Field for Option<SocketAddr> {
+/// Of a kind that is a word or something else.
+impl<F: Field> Field for Option<F> {
     fn read(&self) -> Value {
-        Value::Text(self.map(|address| address.to_string()).unwrap_or_default())
+        self.as_ref().map_or(Value::Nothing, Field::read)
     }
 
-    fn write(&mut self, value: Value) {
-        if let Value::Text(text) = value {
-            *self = text.parse().ok();
-        }
+    fn of(value: Value) -> Option<Self> {
+        if value == Value::Nothing { Some(None) } else { F::of(value).map(Some) }
     }
+}
+
+/// The names that a choice goes by.
+pub(super) trait Names {
+    const NAMES: &'static [&'static str];
 }
 
 /// Names of a choice, and what each stands for.
@@ -389,10 +397,10 @@ macro_rules! choices {
                 Value::Text(match self { $($value => $name),+ }.to_owned())
             }
 
-            fn write(&mut self, value: Value) {
-                match value {
-                    $(Value::Text(text) if text == $name => *self = $value,)+
-                    _ => {}
+            fn of(value: Value) -> Option<Self> {
+                match String::of(value)?.as_str() {
+                    $($name => Some($value),)+
+                    _ => None,
                 }
             }
         }
@@ -401,11 +409,6 @@ macro_rules! choices {
             const NAMES: &'static [&'static str] = &[$($name),+];
         }
     )+};
-}
-
-/// The names that a choice goes by.
-pub(super) trait Names {
-    const NAMES: &'static [&'static str];
 }
 
 choices! {
@@ -468,7 +471,7 @@ mod tests {
 
         #[test]
         fn no_value_panics(text in ".*") {
-            for kind in [Kind::Time(0, 9), Kind::Bytes(0, 9), Kind::Address, Kind::Path, Kind::Patterns, Kind::Switch] {
+            for kind in [Kind::Time(0, 9), Kind::Bytes(0, 9), Kind::Address, Kind::Path, Kind::List, Kind::Switch] {
                 for raw in [Raw::Word(text.clone()), Raw::Text(text.clone()), Raw::Number(text.clone())] {
                     let _ = kind.parse(&raw, MEMORY);
                 }

@@ -11,45 +11,35 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
+use crate::Given;
 use crate::logging::Filter;
-use crate::{Given, fail};
+use crate::secrets::Secrets;
 
-/// Serves until a signal says otherwise.
-pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> ExitCode {
+/// Serves until a signal says otherwise. The error is why it could not begin.
+pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Result<ExitCode, String> {
     let options = &loaded.options;
     warn_about(&loaded);
-    let server =
-        match Server::bind(options.listen, Rmcp::new(|| Ok(Everything::default())), options.server.clone()) {
-            Ok(server) => server,
-            Err(error) => return fail(&format!("cannot listen on {}: {error}", options.listen)),
-        };
-    match server.local_addr() {
-        Ok(address) => {
-            tracing::info!("serving the demonstration server on http://{address}{}", options.server.path);
-        }
-        Err(error) => return fail(&format!("cannot listen on {}: {error}", options.listen)),
-    }
+    let mut config = options.server.clone();
+    let secrets = Secrets::read(options, &mut config)?;
+    let handler = Rmcp::new(|| Ok(Everything::default()));
+    let cannot_listen = |error| format!("cannot listen on {}: {error}", options.listen);
+    let server = Server::bind(options.listen, handler, config).map_err(cannot_listen)?;
+    let address = server.local_addr().map_err(cannot_listen)?;
+    tracing::info!("serving the demonstration server on http://{address}{}", options.server.path);
     if let Some(address) = options.admin {
-        match Admin::bind(address, server.sessions()) {
-            Ok(admin) => {
-                if let Ok(address) = admin.local_addr() {
-                    tracing::info!("the operator's address is http://{address}");
-                }
-                drop(tokio::spawn(admin.run()));
-            }
-            Err(error) => return fail(&format!("cannot listen on {address} for the operator: {error}")),
-        }
+        let cannot_listen = |error| format!("cannot listen on {address} for the operator: {error}");
+        let admin = Admin::bind(address, server.sessions()).map_err(cannot_listen)?;
+        let address = admin.local_addr().map_err(cannot_listen)?;
+        tracing::info!("the operator's address is http://{address}");
+        drop(tokio::spawn(admin.run()));
     }
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
-    };
-    let mut running = Running { given, loaded, filter, allow: Box::new(server.allow()) };
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut running = Running { given, loaded, filter, secrets, allow: Box::new(server.allow()) };
     let (begin, begun) = oneshot::channel::<()>();
     let mut serving = std::pin::pin!(server.run(async { drop(begun.await) }));
     loop {
         tokio::select! {
-            drained = &mut serving => return code(drained),
+            drained = &mut serving => return Ok(code(drained)),
             signal = signals.next() => match signal {
                 Told::End => break,
                 Told::Reload => running.reload(),
@@ -60,11 +50,11 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> ExitC
     drop(begin);
     loop {
         tokio::select! {
-            drained = &mut serving => return code(drained),
+            drained = &mut serving => return Ok(code(drained)),
             signal = signals.next() => match signal {
                 Told::End => {
                     tracing::warn!("a second signal: the drain is cut off");
-                    return code(Drained::CutOff);
+                    return Ok(code(Drained::CutOff));
                 }
                 Told::Reload => tracing::warn!("draining: nothing is reloaded"),
             },
@@ -133,6 +123,7 @@ struct Running<'a> {
     /// What is in effect, or will be from the next start on.
     loaded: Loaded,
     filter: &'a Filter,
+    secrets: Secrets,
     allow: Box<dyn Fn(Allowed) + Send + Sync>,
 }
 
@@ -150,6 +141,7 @@ impl Running<'_> {
                 return;
             }
         };
+        self.secrets.read_again();
         let changes = loaded.changes(&self.loaded);
         let (mut changed, mut waiting) = (Vec::new(), Vec::new());
         for key in &changes {

@@ -16,6 +16,7 @@ use super::serve::{Opening, Stage, Visit, serve};
 use super::writer::{GiveBack, Reactor, Writer};
 use super::{Allowed, Config, ConnectionCounters, Endpoint};
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::Sessions;
 use crate::sync::Arc;
 
@@ -80,6 +81,12 @@ impl<H: Handler> Server<H> {
     #[must_use]
     pub fn connection_counters(&self) -> Arc<ConnectionCounters> {
         self.endpoint.gate.counters().clone()
+    }
+
+    /// How often requests were denied because of who sent them, by reason.
+    #[must_use]
+    pub fn denials(&self) -> Arc<Denials> {
+        self.endpoint.denials.clone()
     }
 
     /// A way to replace who may talk to the endpoint while it runs.

@@ -33,6 +33,7 @@ mod admin;
 mod body;
 mod config;
 mod cors;
+mod door;
 mod gate;
 mod http1;
 mod http2;
@@ -55,9 +56,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::{Session, Sessions};
 use crate::stream::{Clock, Moment};
-use crate::sync::{AtomicBool, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
+use door::Warned;
 use gate::Gate;
 use keep_alive::KeepAlive;
 use writer::Writer;
@@ -71,6 +74,10 @@ struct Endpoint<H> {
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
     gate: Gate,
+    /// How often the authenticator said no; written now and then, and shared with whoever looks.
+    denials: Arc<Denials>,
+    /// When it was last said aloud that a host or an origin is not allowed.
+    warned: Warned,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -85,6 +92,8 @@ impl<H: Handler> Endpoint<H> {
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
             gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
+            denials: Arc::default(),
+            warned: Warned::default(),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),

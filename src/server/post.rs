@@ -116,7 +116,7 @@ async fn initialize<H: Handler>(
         let exists = endpoint.sessions.find(id, caller.principal).is_ok();
         return Err(if exists { Refusal::AlreadyInitialized } else { Refusal::SessionNotAllowed });
     }
-    let session = endpoint.sessions.create(caller.principal);
+    let session = endpoint.sessions.create(caller.holder);
     // The session ends with this guard unless the handler agrees to it: an error, or a client that goes away
     // before it can know the ID.
     let mut tentative = Tentative { endpoint, session: &session, keep: false };

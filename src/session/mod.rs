@@ -30,12 +30,14 @@
 //! buffer and no channel.
 
 mod connection;
+mod principal;
 mod registry;
 mod request;
 mod state;
 mod traffic;
 
 pub use connection::{Connection, Piece, PieceBuf};
+pub use principal::{Holder, Principal, Principals};
 pub use registry::{Counters, Reach, Sessions};
 pub use request::{AskError, RequestStream};
 pub use state::{Session, Summary};

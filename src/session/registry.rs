@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 use scc::{Guard, HashIndex};
 
 use super::Settings;
+use super::principal::{Holder, Principals};
 use super::state::Session;
 use super::traffic::Traffic;
 use crate::protocol::{Refusal, SessionId, random_tag};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     delivered: Queue,
     /// Milliseconds over which clients spread that are told to come back.
     spread_ms: AtomicU32,
+    principals: Principals,
 }
 
 impl Shared {
@@ -192,20 +194,22 @@ impl Sessions {
                 responses,
                 delivered,
                 spread_ms: AtomicU32::new(0),
+                principals: Principals::default(),
             }),
         }
     }
 
-    /// Creates a session that belongs to `principal` (0: to whoever knows its ID).
+    /// Creates a session that belongs to `holder` ([`Holder::anybody`], or 0: to whoever knows its ID).
     ///
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
     //# The session ID SHOULD be globally unique and cryptographically secure
     #[must_use]
-    pub fn create(&self, principal: u64) -> Arc<Session> {
+    pub fn create(&self, holder: impl Into<Holder>) -> Arc<Session> {
+        let holder = holder.into();
         loop {
             let id = SessionId::generate();
             let tag = random_tag();
-            let session = Arc::new(Session::new(id, tag, principal, self.shared.clone()));
+            let session = Arc::new(Session::new(id, tag, holder.clone(), self.shared.clone()));
             // A second session with the same 128 random bits does not happen; if it does, it draws again.
             if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {
                 // Relaxed: a number for limits and logs that orders nothing.
@@ -227,6 +231,18 @@ impl Sessions {
     pub fn find(&self, id: SessionId, principal: u64) -> Result<Arc<Session>, Refusal> {
         let found = self.map.peek_with(&id.as_u128(), |_, session| session.clone());
         found.filter(|session| session.principal() == principal).ok_or(Refusal::UnknownSession)
+    }
+
+    /// Finds a session, whoever it belongs to: for the operator, who may reach all of them.
+    #[must_use]
+    pub fn find_any(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.map.peek_with(&id.as_u128(), |_, session| session.clone())
+    }
+
+    /// The principals that sessions belong to.
+    #[must_use]
+    pub fn principals(&self) -> &Principals {
+        &self.shared.principals
     }
 
     /// Ends a session at once: it cannot be found any more, and its connections end. False if it had ended.

@@ -114,7 +114,7 @@ impl TestServer {
     /// The server's side of a client's session.
     pub fn session(&self, client: &Client) -> Arc<Session> {
         let id = SessionId::parse(&client.session).expect("the server gave it out");
-        self.sessions.find(id, 0).expect("the session is there")
+        self.sessions.find_any(id).expect("the session is there")
     }
 
     /// Begins the drain.
