@@ -28,7 +28,7 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Resul
     tracing::info!("serving the demonstration server on http://{address}{}", options.server.path);
     if let Some(address) = options.admin {
         let cannot_listen = |error| format!("cannot listen on {address} for the operator: {error}");
-        let admin = Admin::bind(address, server.sessions()).map_err(cannot_listen)?;
+        let admin = Admin::bind(address, server.metrics()).map_err(cannot_listen)?;
         let address = admin.local_addr().map_err(cannot_listen)?;
         tracing::info!("the operator's address is http://{address}");
         drop(tokio::spawn(admin.run()));

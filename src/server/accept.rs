@@ -11,10 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::serve::{Opening, Stage, Visit, serve};
 use super::writer::{GiveBack, Reactor, Writer};
-use super::{Allowed, Config, ConnectionCounters, Endpoint};
+use super::{Allowed, Config, ConnectionCounters, Endpoint, Metrics, Readiness};
 use crate::handler::Handler;
 use crate::identity::Denials;
 use crate::session::Sessions;
@@ -89,6 +90,12 @@ impl<H: Handler> Server<H> {
         self.endpoint.denials.clone()
     }
 
+    /// Its numbers, and whether it is ready: for [`Admin`](super::Admin), or an endpoint of one's own.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.endpoint.metrics.clone()
+    }
+
     /// A way to replace who may talk to the endpoint while it runs.
     pub fn allow(&self) -> impl Fn(Allowed) + Send + Sync + 'static {
         let endpoint = self.endpoint.clone();
@@ -107,6 +114,7 @@ impl<H: Handler> Server<H> {
         upkeep.spawn(async move { beats.keep_alive.run(beats.config.keep_alive).await });
         let reactors = start_reactors(&endpoint, &stage);
         let mut shutdown = pin!(shutdown);
+        endpoint.metrics.set_readiness(Readiness::Serving);
         let (mut pause, mut full) = (Pause::default(), Said::default());
         loop {
             tokio::select! {
@@ -120,7 +128,10 @@ impl<H: Handler> Server<H> {
                                 let ends = endpoint.gate.ends(endpoint.now());
                                 let visit = Visit { permit, ends };
                                 let opening = Opening::New(peer.ip());
-                                tokio::spawn(serve(endpoint.clone(), stream, visit, opening, stage.subscribe()));
+                                let span = tracing::debug_span!("connection", address = %peer.ip());
+                                let served =
+                                    serve(endpoint.clone(), stream, visit, opening, stage.subscribe());
+                                tokio::spawn(served.instrument(span));
                             }
                             Err(reason) => {
                                 turn_away(&stream);
@@ -248,7 +259,7 @@ fn start_reactors<H: Handler>(
         Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
     });
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let (writer, sides) = Writer::new(count);
+    let (writer, sides) = Writer::new(count, endpoint.metrics.latency());
     for (handed, side) in sides {
         let Config { keep_alive, stalled_after, .. } = endpoint.config;
         let counters = endpoint.gate.counters().clone();

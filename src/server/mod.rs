@@ -39,6 +39,7 @@ mod http1;
 mod http2;
 mod keep_alive;
 mod meter;
+mod metrics;
 mod outbox;
 mod post;
 mod route;
@@ -49,6 +50,7 @@ pub use accept::{Drained, Server};
 pub use admin::Admin;
 pub use config::{Allowed, Answer, Config, Connections};
 pub use gate::ConnectionCounters;
+pub use metrics::{Metrics, Readiness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -78,6 +80,7 @@ struct Endpoint<H> {
     denials: Arc<Denials>,
     /// When it was last said aloud that a host or an origin is not allowed.
     warned: Warned,
+    metrics: Metrics,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -86,13 +89,17 @@ struct Endpoint<H> {
 
 impl<H: Handler> Endpoint<H> {
     fn new(handler: H, config: Config) -> Self {
+        let sessions = Sessions::new(config.sessions.clone(), Clock::default());
+        let gate = Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room));
+        let denials = Arc::<Denials>::default();
         Self {
+            metrics: Metrics::new(sessions.clone(), gate.counters().clone(), denials.clone()),
             handler,
-            sessions: Sessions::new(config.sessions.clone(), Clock::default()),
+            sessions,
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
-            gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
-            denials: Arc::default(),
+            gate,
+            denials,
             warned: Warned::default(),
             writer: OnceLock::new(),
             started: Instant::now(),
@@ -132,6 +139,7 @@ impl<H: Handler> Endpoint<H> {
     fn start_draining(&self) {
         // Release: pairs with `is_draining`.
         self.draining.store(true, Ordering::Release);
+        self.metrics.set_readiness(Readiness::Draining);
     }
 }
 

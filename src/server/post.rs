@@ -19,13 +19,13 @@ use crate::sync::Arc;
 
 /// Answers a POST to the endpoint.
 pub(super) async fn answer<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
+    endpoint: &Arc<Endpoint<H>>,
     request: Request<RequestBody>,
     caller: Caller,
 ) -> Answered<H> {
     let (head, body) = request.into_parts();
-    let message = match check_head(&endpoint, &head.headers) {
-        Ok(()) => read(&endpoint, body).await.and_then(Incoming::parse),
+    let message = match check_head(endpoint, &head.headers) {
+        Ok(()) => read(endpoint, body).await.and_then(Incoming::parse),
         Err(refusal) => Err(refusal),
     };
     let (id, answered) = match message {
@@ -33,15 +33,15 @@ pub(super) async fn answer<H: Handler>(
         Ok(Incoming::Request { request, id, progress_token, wants }) => {
             let asked = Asked { request, id: id.clone(), progress_token };
             let answered = match wants {
-                Some(version) => initialize(&endpoint, &head.headers, caller, asked, version).await,
-                None => call(&endpoint, &head.headers, caller, asked).await,
+                Some(version) => initialize(endpoint, &head.headers, caller, asked, version).await,
+                None => call(endpoint, &head.headers, caller, asked).await,
             };
             (Some(id), answered)
         }
         Ok(Incoming::Notification { notification, cancels }) => {
-            (None, notify(&endpoint, &head.headers, caller, notification, cancels).await)
+            (None, notify(endpoint, &head.headers, caller, notification, cancels).await)
         }
-        Ok(Incoming::Response(response)) => (None, respond(&endpoint, &head.headers, caller, response)),
+        Ok(Incoming::Response(response)) => (None, respond(endpoint, &head.headers, caller, response)),
     };
     answered.unwrap_or_else(|refusal| {
         tracing::debug!(kind = refusal.kind(), "refused a message");

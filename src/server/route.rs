@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming as RequestBody;
+use tracing::Instrument;
 
 use super::body::{AnswerBody, EventStream};
+use super::metrics::{self, MethodClass};
 use super::{Endpoint, cors, door, post};
 use crate::handler::Handler;
 use crate::protocol::headers;
@@ -38,6 +40,20 @@ pub(super) async fn answer<H: Handler>(
     request: Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
+    let method = MethodClass::of(request.method());
+    let span = tracing::debug_span!("request", method = method.as_str());
+    let answer = admit(&endpoint, request, address).instrument(span.clone()).await;
+    tracing::debug!(parent: &span, status = answer.status().as_u16(), "answered");
+    endpoint.metrics.count(method, &answer);
+    answer
+}
+
+/// Answers a request if it may come in at all.
+async fn admit<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    request: Request<RequestBody>,
+    address: IpAddr,
+) -> Answered<H> {
     endpoint.tell_time();
     let allowed = endpoint.allowed.load();
     let reader = cors::reader(request.headers(), &allowed);
@@ -52,7 +68,7 @@ pub(super) async fn answer<H: Handler>(
     let mut answer = match admitted {
         Ok(()) => dispatch(endpoint, request, address).await,
         Err(refusal) => {
-            door::note(&endpoint, &refusal);
+            door::note(endpoint, &refusal);
             refuse(&refusal, None)
         }
     };
@@ -69,30 +85,30 @@ fn check_headers(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal> {
 }
 
 async fn dispatch<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
+    endpoint: &Arc<Endpoint<H>>,
     request: Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
     if request.uri().path() != endpoint.config.path {
-        return door::metadata(&endpoint, &request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
+        return door::metadata(endpoint, &request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
     }
     match *request.method() {
         Method::POST | Method::GET | Method::DELETE => {}
-        Method::OPTIONS => return options(&endpoint, request.headers()),
+        Method::OPTIONS => return options(endpoint, request.headers()),
         _ => return refuse(&Refusal::MethodNotAllowed, None),
     }
     let holder = match &endpoint.config.authenticator {
         None => Holder::anybody(),
-        Some(authenticator) => match door::identify(&endpoint, &**authenticator, &request, address).await {
+        Some(authenticator) => match door::identify(endpoint, &**authenticator, &request, address).await {
             Ok(holder) => holder,
-            Err(denial) => return door::deny(&endpoint, &denial),
+            Err(denial) => return door::deny(endpoint, &denial),
         },
     };
     let caller = Caller { address, principal: holder.number(), holder };
     let answered = match *request.method() {
         Method::POST => return post::answer(endpoint, request, caller).await,
-        Method::GET => get(&endpoint, request.headers(), caller),
-        _ => delete(&endpoint, request.headers(), caller),
+        Method::GET => get(endpoint, request.headers(), caller),
+        _ => delete(endpoint, request.headers(), caller),
     };
     answered.unwrap_or_else(|refusal| refuse(&refusal, None))
 }
@@ -173,6 +189,7 @@ pub(super) fn initialized_session<H: Handler>(
 pub(super) fn refuse<H>(refusal: &Refusal, id: Option<&RequestId>) -> Answered<H> {
     let mut answer = json(refusal.body(id));
     *answer.status_mut() = refusal.status();
+    metrics::mark(&mut answer, refusal);
     if let Some(allow) = refusal.allow() {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }

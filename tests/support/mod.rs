@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use ringmain::handler::Handler;
 use ringmain::protocol::SessionId;
-use ringmain::server::{Config, ConnectionCounters, Drained, Server};
+use ringmain::server::{Config, ConnectionCounters, Drained, Metrics, Server};
 use ringmain::session::{Session, Sessions};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -63,6 +63,7 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 pub struct TestServer {
     pub address: SocketAddr,
     pub sessions: Sessions,
+    pub metrics: Metrics,
     pub control: Control,
     pub connections: Arc<ConnectionCounters>,
     stop: Option<oneshot::Sender<()>>,
@@ -96,9 +97,10 @@ impl TestServer {
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config)?;
         let connections = server.connection_counters();
         let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
+        let metrics = server.metrics();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        Ok(Self { address, sessions, control, connections, stop: Some(stop), running })
+        Ok(Self { address, sessions, metrics, control, connections, stop: Some(stop), running })
     }
 
     /// A client that has shaken hands in the latest version.
