@@ -30,8 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SAID_EVERY: Duration = Duration::from_secs(60);
 /// What a connection too many is told.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
-    content-type: application/json\r\ncontent-length: 111\r\n\r\n\
-    {\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"there are too many connections; try again later\"}}";
+    content-type: application/json\r\ncontent-length: 101\r\n\r\n\
+    {\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32000,\"message\":\"there are too many connections; try again later\"}}";
 /// How long connections may take to end once they were told that the deadline came.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
@@ -55,12 +55,13 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, or a limit of connections cannot work.
+    /// The address cannot be listened on, a limit of connections cannot work, or the certificate cannot be used. The
+    /// text names the address's fault, the setting or the file.
     pub fn bind(address: SocketAddr, handler: H, config: Config) -> io::Result<Self> {
         if let Some(fault) = config.connections.fault() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
         }
-        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)), listener: listen(address)? })
+        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)?), listener: listen(address)? })
     }
 
     /// The address it listens on.
@@ -97,9 +98,19 @@ impl<H: Handler> Server<H> {
     }
 
     /// A way to replace who may talk to the endpoint while it runs.
-    pub fn allow(&self) -> impl Fn(Allowed) + Send + Sync + 'static {
+    pub fn allow(&self) -> impl Fn(Allowed) + Send + Sync + use<H> {
         let endpoint = self.endpoint.clone();
         move |allowed| endpoint.allowed.store(Arc::new(allowed))
+    }
+
+    /// A way to read the certificate and its key again while the server runs. Connections that are open go on;
+    /// those that come see the new one. Without [`Config::tls`] it does nothing. It reads files: a moment's work.
+    ///
+    /// The closure fails if they cannot be used; then the old ones stay.
+    #[cfg(feature = "tls")]
+    pub fn reload_tls(&self) -> impl Fn() -> Result<(), super::TlsError> + Send + Sync + use<H> {
+        let endpoint = self.endpoint.clone();
+        move || endpoint.identity.as_ref().map_or(Ok(()), super::tls::Identity::reload)
     }
 
     /// Serves until `shutdown` resolves, then drains: accepts nothing new, tells standalone streams to come
@@ -134,7 +145,9 @@ impl<H: Handler> Server<H> {
                                 tokio::spawn(served.instrument(span));
                             }
                             Err(reason) => {
-                                turn_away(&stream);
+                                if !endpoint.is_encrypted() {
+                                    turn_away(&stream);
+                                }
                                 if full.may_say_again() {
                                     let setting = reason.setting();
                                     tracing::warn!(setting, "refused a connection: there are too many");

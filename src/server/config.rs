@@ -51,6 +51,9 @@ pub struct Config {
     pub max_http2_streams: u32,
     /// How many connections there may be, and for how long.
     pub connections: Connections,
+    /// TLS. Default: none, plain HTTP.
+    #[cfg(feature = "tls")]
+    pub tls: Option<super::Tls>,
 }
 
 impl Default for Config {
@@ -73,13 +76,16 @@ impl Default for Config {
             hand_over: cfg!(target_os = "linux"),
             max_http2_streams: 10_000,
             connections: Connections::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
 
 /// How many connections there may be, and for how long.
 ///
-/// One too many is accepted, answered with 503 and `Retry-After`, and closed, without a byte of it being read.
+/// One too many is accepted, answered with 503 and `Retry-After`, and closed, without a byte of it being read. With
+/// TLS it is closed without an answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Connections {

@@ -28,6 +28,7 @@ pub struct ConnectionCounters {
     accepted: AtomicU64,
     refused_total: AtomicU64,
     refused_address: AtomicU64,
+    refused_handshake: AtomicU64,
     closed: [AtomicU64; Closed::KINDS],
 }
 
@@ -76,6 +77,12 @@ impl ConnectionCounters {
         self.refused_address.load(Ordering::Relaxed)
     }
 
+    /// Connections whose TLS handshake failed; not those that took too long for it.
+    #[must_use]
+    pub fn refused_handshake(&self) -> u64 {
+        self.refused_handshake.load(Ordering::Relaxed)
+    }
+
     /// Connections that reached [`Connections::max_age`].
     #[must_use]
     pub fn closed_age(&self) -> u64 {
@@ -112,6 +119,11 @@ impl ConnectionCounters {
 
     pub(super) fn count_closed(&self, why: Closed) {
         self.closed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn count_refused_handshake(&self) {
+        self.refused_handshake.fetch_add(1, Ordering::Relaxed);
     }
 }
 

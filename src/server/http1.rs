@@ -26,8 +26,13 @@ use crate::handler::Handler;
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock};
 
-/// Serves a connection that `unread` was read from already.
-pub(super) async fn serve<H: Handler, S: Socket>(mut guest: Guest<H>, stream: S, unread: Bytes) {
+/// Serves a connection that `unread` was read from already. `is_new`: it begins with a head, and not with a pause.
+pub(super) async fn serve<H: Handler, S: Socket>(
+    mut guest: Guest<H>,
+    stream: S,
+    unread: Bytes,
+    is_new: bool,
+) {
     let endpoint = guest.endpoint.clone();
     let (config, address, ends) = (&endpoint.config, guest.address, guest.visit.ends);
     let mut builder = http1::Builder::new();
@@ -50,7 +55,7 @@ pub(super) async fn serve<H: Handler, S: Socket>(mut guest: Guest<H>, stream: S,
             Ok::<_, Left>(answer)
         }
     });
-    let io = Io::new(stream, unread, &desk, config, endpoint.gate.counters());
+    let io = Io::new(stream, unread, &desk, config, endpoint.gate.counters(), is_new);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     let served = guest
         .drive(Pin::new(&mut connection), std::future::pending(), |connection| {
@@ -204,6 +209,7 @@ impl<'a, S: Socket> Io<'a, S> {
         desk: &'a Desk,
         config: &'a Config,
         counters: &'a ConnectionCounters,
+        is_new: bool,
     ) -> Self {
         Self {
             stream,
@@ -214,7 +220,7 @@ impl<'a, S: Socket> Io<'a, S> {
             stall: None,
             turn: None,
             is_timed: false,
-            in_head: false,
+            in_head: is_new,
             requests: 0,
         }
     }
@@ -307,7 +313,8 @@ impl<S: Socket> AsyncWrite for Io<'_, S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.watch_stall(shut, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,7 +1,8 @@
 //! The network edge: hyper and tokio around the core.
 //!
 //! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
-//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes; with
+//! the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
 //!
 //! # How a POST is answered
 //!
@@ -44,6 +45,8 @@ mod outbox;
 mod post;
 mod route;
 mod serve;
+#[cfg(feature = "tls")]
+mod tls;
 mod writer;
 
 pub use accept::{Drained, Server};
@@ -51,6 +54,8 @@ pub use admin::Admin;
 pub use config::{Allowed, Answer, Config, Connections};
 pub use gate::ConnectionCounters;
 pub use metrics::{Metrics, Readiness};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -81,6 +86,8 @@ struct Endpoint<H> {
     /// When it was last said aloud that a host or an origin is not allowed.
     warned: Warned,
     metrics: Metrics,
+    #[cfg(feature = "tls")]
+    identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -88,11 +95,13 @@ struct Endpoint<H> {
 }
 
 impl<H: Handler> Endpoint<H> {
-    fn new(handler: H, config: Config) -> Self {
+    fn new(handler: H, config: Config) -> std::io::Result<Self> {
         let sessions = Sessions::new(config.sessions.clone(), Clock::default());
         let gate = Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room));
         let denials = Arc::<Denials>::default();
-        Self {
+        Ok(Self {
+            #[cfg(feature = "tls")]
+            identity: config.tls.clone().map(tls::Identity::load).transpose()?,
             metrics: Metrics::new(sessions.clone(), gate.counters().clone(), denials.clone()),
             handler,
             sessions,
@@ -105,7 +114,15 @@ impl<H: Handler> Endpoint<H> {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             config,
-        }
+        })
+    }
+
+    /// Whether connections begin with a TLS handshake.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.identity.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Sets the core's clock to the time there is.

@@ -155,7 +155,10 @@ impl<S: Socket> AsyncWrite for Io<S> {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut outbox = lock(&self.outbox);
         ready!(outbox.poll_send(context))?;
-        Pin::new(&mut outbox.socket).poll_shutdown(context)
+        if Pin::new(&mut outbox.socket).poll_shutdown(context)?.is_pending() {
+            return outbox.poll_stall(context);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -82,7 +82,7 @@ pub(super) async fn serve<H: Handler>(
             // A socket that has no other side by now brings no request either.
             let Ok(peer) = stream.peer_addr() else { return };
             let guest = Guest { endpoint, address: peer.ip(), visit, stage };
-            http1::serve(guest, stream, unread).await;
+            http1::serve(guest, stream, unread, false).await;
         }
     }
 }
@@ -90,12 +90,31 @@ pub(super) async fn serve<H: Handler>(
 impl<H: Handler> Guest<H> {
     /// Serves a connection that was just accepted.
     async fn begin(mut self, stream: TcpStream) {
+        #[cfg(feature = "tls")]
+        if self.endpoint.identity.is_some() {
+            return self.begin_encrypted(stream).await;
+        }
         let Some(first) = self.by_deadline(first_bytes(&stream)).await else { return };
         match first {
             Ok(first) if first.is_empty() => {}
             Ok(first) if first.starts_with(HTTP2_PREFACE) => http2::serve(self, stream, first).await,
-            Ok(first) => http1::serve(self, stream, first).await,
+            Ok(first) => http1::serve(self, stream, first, true).await,
             Err(error) => tracing::trace!(%error, "a connection ended before its first request"),
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    async fn begin_encrypted(mut self, stream: TcpStream) {
+        let endpoint = self.endpoint.clone();
+        let Some(identity) = &endpoint.identity else { return };
+        let Some(shaken) = self.by_deadline(identity.accept(stream)).await else { return };
+        match shaken {
+            Ok(stream) if super::tls::is_http2(&stream) => http2::serve(self, stream, Bytes::new()).await,
+            Ok(stream) => http1::serve(self, stream, Bytes::new(), true).await,
+            Err(error) => {
+                endpoint.gate.counters().count_refused_handshake();
+                tracing::debug!(%error, "a TLS handshake failed");
+            }
         }
     }
 

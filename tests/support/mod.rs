@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "this is the interface of a room, in a crate that exports nothing")]
 
 mod client;
+pub mod frames;
 mod handler;
 mod sse;
 mod wire;
@@ -85,16 +86,28 @@ impl TestServer {
     /// Serves the [`Script`], if it can.
     pub fn try_start(config: Config) -> std::io::Result<Self> {
         let control = Control::default();
-        Self::try_serve(Script::new(control.clone()), control, config)
+        Self::try_serve(Script::new(control.clone()), control, config, |_| {})
+    }
+
+    /// Serves the [`Script`], once `look` has seen the server.
+    pub fn start_and(config: Config, look: impl FnOnce(&Server<Script>)) -> Self {
+        let control = Control::default();
+        Self::try_serve(Script::new(control.clone()), control, config, look).expect("loopback has a port")
     }
 
     fn serve(handler: impl Handler, control: Control, config: Config) -> Self {
-        Self::try_serve(handler, control, config).expect("loopback has a port")
+        Self::try_serve(handler, control, config, |_| {}).expect("loopback has a port")
     }
 
-    fn try_serve(handler: impl Handler, control: Control, mut config: Config) -> std::io::Result<Self> {
+    fn try_serve<H: Handler>(
+        handler: H,
+        control: Control,
+        mut config: Config,
+        look: impl FnOnce(&Server<H>),
+    ) -> std::io::Result<Self> {
         config.hand_over &= !inside_hyper();
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config)?;
+        look(&server);
         let connections = server.connection_counters();
         let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
         let metrics = server.metrics();
