@@ -210,6 +210,11 @@ fn it_does_not_start_with_what_cannot_work() {
         (vec!["--idle", "soon"], "--idle: \"soon\" is not a duration"),
         (vec!["--allow-host", "a b"], "--allow-host: "),
         (vec!["--standalone-bytes", "60000TiB"], "--standalone-bytes: "),
+        (vec!["--tls-cert", "/nowhere/cert.pem"], "--tls-cert: belongs with tls_key"),
+        (vec!["--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"], "/nowhere/cert.pem"),
+        (vec!["--tokens-file", "/nowhere/tokens"], "tokens_file: "),
+        (vec!["--resource", "https://mcp.example.com/mcp"], "--resource: belongs with authorization_servers"),
+        (vec!["--max-connections", "0"], "--max-connections: 0 is too little; the least is 1 (or \"auto\")"),
         (vec!["--listen", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1: "),
     ] {
         let (code, _, said) = output(&arguments, &[]);

@@ -260,3 +260,22 @@ async fn a_server_that_does_not_serve_yet_is_not_ready() {
         ringmain::server::Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, Config::default()).unwrap();
     assert_eq!(server.metrics().readiness(), ringmain::server::Readiness::Starting);
 }
+
+/// Every kind of refusal stands in the documentation beside its status.
+#[test]
+fn every_refusal_is_documented() {
+    let (table, docs) = (include_str!("../src/protocol/mod.rs"), include_str!("../docs/operations.md"));
+    let start = docs.find("<!-- refusals -->").expect("the table begins");
+    let end = docs.find("<!-- end of refusals -->").expect("the table ends");
+    let mut kinds = 0;
+    for row in table.lines().filter_map(|line| line.strip_prefix("//! | `")) {
+        let columns: Vec<&str> = row.split(" | ").collect();
+        let (kind, status) = (columns[0].trim_end_matches('`'), columns[2]);
+        let found = docs[start..end].lines().find(|line| line.contains(&format!("`{kind}`")));
+        let found =
+            found.unwrap_or_else(|| panic!("docs/operations.md needs `{kind}` in the row of {status}"));
+        assert!(found.starts_with(&format!("| {status} | ")), "{kind} is {status}: {found}");
+        kinds += 1;
+    }
+    assert!(kinds > 30, "the table was read");
+}

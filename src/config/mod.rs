@@ -49,6 +49,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where to listen for the operator. Default: nowhere.
     pub admin: Option<SocketAddr>,
+    /// A certificate, as [`Tls`](crate::server::Tls) reads it. Default: none, and no TLS.
+    pub tls_cert: Option<String>,
+    /// Its key. Default: none.
+    pub tls_key: Option<String>,
     /// See [`Allowed::hosts`].
     pub allow_host: Vec<String>,
     /// See [`Allowed::origins`].
@@ -77,6 +81,8 @@ impl Default for Options {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             admin: None,
+            tls_cert: None,
+            tls_key: None,
             allow_host: Vec::new(),
             allow_origin: Vec::new(),
             cors_origin: Vec::new(),
@@ -286,6 +292,9 @@ impl Loading {
         }
         if server.sessions.delivered_ttl_ms > server.sessions.response_ttl_ms {
             blamed.push(("delivered_ttl", "is longer than response_ttl".to_owned()));
+        }
+        if self.loaded.options.tls_cert.is_some() != self.loaded.options.tls_key.is_some() {
+            blamed.push(("tls_cert", "belongs with tls_key: give both or neither".to_owned()));
         }
         if self.loaded.options.resource.is_some() == self.loaded.options.authorization_servers.is_empty() {
             blamed.push(("resource", "belongs with authorization_servers: give both or neither".to_owned()));

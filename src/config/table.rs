@@ -102,6 +102,10 @@ pub const KEYS: &[Key] = keys! {
         path: Kind::Path, Restart, server.path, "Path of the endpoint.";
         admin: or("none", &Kind::Address), Restart, admin, "Address for the operator: /publish, /healthz, /readyz, /metrics. Whoever reaches it may publish: keep it on loopback.";
     }
+    "TLS" {
+        tls_cert: or("none", &Kind::File), Restart, tls_cert, "Certificate and those that lead to its root, in PEM. Needs tls_key. A reload reads it again.";
+        tls_key: or("none", &Kind::File), Restart, tls_key, "Its private key, in PEM.";
+    }
     "Who may talk to it" {
         allow_host: Kind::List, Allowed, allow_host, "Hosts that clients may address: `example.com`, `example.com:8080`, `*.example.com`. None: loopback.";
         allow_origin: Kind::List, Allowed, allow_origin, "Origins that browsers may come from: `https://app.example.com`, `http://localhost:*`. None: loopback.";

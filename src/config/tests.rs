@@ -126,7 +126,8 @@ fn fields() -> Vec<String> {
 }
 
 /// Fields that are made from others.
-const MADE: [&str; 5] = [
+const MADE: [&str; 6] = [
+    "server.tls",
     "server.allowed.hosts",
     "server.allowed.origins",
     "server.allowed.cors",

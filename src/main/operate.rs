@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use ringmain::adapter::Rmcp;
 use ringmain::config::{Loaded, Reload};
 use ringmain::everything::Everything;
-use ringmain::server::{Admin, Allowed, Drained, Server};
+use ringmain::server::{Admin, Allowed, Drained, Server, TlsError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -25,7 +25,8 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Resul
     let cannot_listen = |error| format!("cannot listen on {}: {error}", options.listen);
     let server = Server::bind(options.listen, handler, config).map_err(cannot_listen)?;
     let address = server.local_addr().map_err(cannot_listen)?;
-    tracing::info!("serving the demonstration server on http://{address}{}", options.server.path);
+    let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
+    tracing::info!("serving the demonstration server on {scheme}://{address}{}", options.server.path);
     if let Some(address) = options.admin {
         let cannot_listen = |error| format!("cannot listen on {address} for the operator: {error}");
         let admin = Admin::bind(address, server.metrics()).map_err(cannot_listen)?;
@@ -34,7 +35,8 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Resul
         drop(tokio::spawn(admin.run()));
     }
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut running = Running { given, loaded, filter, secrets, allow: Box::new(server.allow()) };
+    let (allow, certificate) = (Box::new(server.allow()), Box::new(server.reload_tls()));
+    let mut running = Running { given, loaded, filter, secrets, certificate, allow };
     let (begin, begun) = oneshot::channel::<()>();
     let mut serving = std::pin::pin!(server.run(async { drop(begun.await) }));
     loop {
@@ -124,6 +126,7 @@ struct Running<'a> {
     loaded: Loaded,
     filter: &'a Filter,
     secrets: Secrets,
+    certificate: Box<dyn Fn() -> Result<(), TlsError>>,
     allow: Box<dyn Fn(Allowed) + Send + Sync>,
 }
 
@@ -142,6 +145,9 @@ impl Running<'_> {
             }
         };
         self.secrets.read_again();
+        if let Err(error) = (self.certificate)() {
+            tracing::error!("the certificate stays as it was: {error}");
+        }
         let changes = loaded.changes(&self.loaded);
         let (mut changed, mut waiting) = (Vec::new(), Vec::new());
         for key in &changes {

@@ -1,10 +1,10 @@
-//! What stands in files of its own because it is nobody's business: tokens.
+//! What stands in files of its own because it is nobody's business: tokens, keys.
 
 use std::sync::Arc;
 
 use ringmain::config::Options;
 use ringmain::identity::{Resource, Tokens};
-use ringmain::server::Config;
+use ringmain::server::{Config, Tls};
 
 /// What was read from such files, and can be read again.
 #[derive(Debug, Default)]
@@ -21,6 +21,11 @@ impl Secrets {
             let tokens = Arc::new(options.scopes.iter().fold(tokens, |tokens, scope| tokens.needing(scope)));
             server.authenticator = Some(tokens.clone());
             secrets.tokens = Some(tokens);
+        }
+        if let (Some(certificates), Some(key)) = (&options.tls_cert, &options.tls_key) {
+            let tls = Tls { certificates: certificates.into(), key: key.into() };
+            tls.check().map_err(|error| error.to_string())?;
+            server.tls = Some(tls);
         }
         if let Some(uri) = &options.resource {
             let resource = Resource::new(uri, &options.authorization_servers)

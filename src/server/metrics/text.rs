@@ -102,11 +102,15 @@ fn write_connections(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
         "Connections that were accepted.",
         connections.accepted(),
     )?;
-    let refused = [("total", connections.refused_total()), ("address", connections.refused_address())];
+    let refused = [
+        ("total", connections.refused_total()),
+        ("address", connections.refused_address()),
+        ("handshake", connections.refused_handshake()),
+    ];
     sheet.family(
         "ringmain_connections_refused",
-        "Connections that were turned away, by the limit that was reached.",
-        refused.map(|(limit, count)| ([("limit", limit)], count)),
+        "Connections that were turned away, by reason.",
+        refused.map(|(reason, count)| ([("reason", reason)], count)),
     )?;
     let closed = [
         ("age", connections.closed_age()),
