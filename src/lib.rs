@@ -27,6 +27,7 @@
 //! | [`server`] | the network edge | `server` |
 //! | [`adapter`] | rmcp's handlers on our sessions | `rmcp` |
 //! | [`everything`] | the demonstration server that test suites call | `everything` |
+//! | [`config`] | flags, environment and one file to the options of the other rooms | `cli` |
 //!
 //! Without default features only the first eight are built: they know no network, no runtime and no clock.
 //!
@@ -36,6 +37,8 @@
 
 #[cfg(feature = "rmcp")]
 pub mod adapter;
+#[cfg(feature = "cli")]
+pub mod config;
 #[cfg(feature = "everything")]
 pub mod everything;
 pub mod handler;

@@ -9,6 +9,8 @@ const CORE: [&str; 8] = ["sync", "ring", "wake", "sse", "protocol", "stream", "s
 const MIDDLE: [&str; 1] = ["identity"];
 /// The rooms above it, which do not know each other.
 const TOP: [&str; 3] = ["server", "adapter", "everything"];
+/// The room that speaks of the others' options, for the binary.
+const LAST: [&str; 1] = ["config"];
 
 fn sources() -> Vec<(String, PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -47,10 +49,12 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 fn a_room_uses_only_rooms_before_it() {
     let rank = |room: &str| {
         let ordered = CORE.iter().chain(&MIDDLE);
-        ordered.clone().position(|ordered| *ordered == room).unwrap_or(ordered.count())
+        let last = ordered.clone().count() + usize::from(LAST.contains(&room));
+        ordered.clone().position(|ordered| *ordered == room).unwrap_or(last)
     };
     for (room, path, text) in sources() {
-        let is_room = |name: &str| CORE.iter().chain(&MIDDLE).chain(&TOP).any(|room| *room == name);
+        let is_room =
+            |name: &str| CORE.iter().chain(&MIDDLE).chain(&TOP).chain(&LAST).any(|room| *room == name);
         assert!(is_room(&room), "an unknown room: {room}");
         for line in code(&text) {
             for (at, _) in line.match_indices("crate::") {

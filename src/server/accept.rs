@@ -11,10 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::serve::{Opening, Stage, Visit, serve};
 use super::writer::{GiveBack, Reactor, Writer};
-use super::{Allowed, Config, ConnectionCounters, Endpoint};
+use super::{Allowed, Config, ConnectionCounters, Endpoint, Metrics, Readiness};
 use crate::handler::Handler;
 use crate::identity::Denials;
 use crate::session::Sessions;
@@ -80,16 +81,22 @@ impl<H: Handler> Server<H> {
         self.endpoint.sessions.clone()
     }
 
+    /// What happened to its connections.
+    #[must_use]
+    pub fn connection_counters(&self) -> Arc<ConnectionCounters> {
+        self.endpoint.gate.counters().clone()
+    }
+
     /// How often requests were denied because of who sent them, by reason.
     #[must_use]
     pub fn denials(&self) -> Arc<Denials> {
         self.endpoint.denials.clone()
     }
 
-    /// What happened to its connections.
+    /// Its numbers, and whether it is ready: for [`Admin`](super::Admin), or an endpoint of one's own.
     #[must_use]
-    pub fn connection_counters(&self) -> Arc<ConnectionCounters> {
-        self.endpoint.gate.counters().clone()
+    pub fn metrics(&self) -> Metrics {
+        self.endpoint.metrics.clone()
     }
 
     /// A way to replace who may talk to the endpoint while it runs.
@@ -120,6 +127,7 @@ impl<H: Handler> Server<H> {
         upkeep.spawn(async move { beats.keep_alive.run(beats.config.keep_alive).await });
         let reactors = start_reactors(&endpoint, &stage);
         let mut shutdown = pin!(shutdown);
+        endpoint.metrics.set_readiness(Readiness::Serving);
         let (mut pause, mut full) = (Pause::default(), Said::default());
         loop {
             tokio::select! {
@@ -133,7 +141,10 @@ impl<H: Handler> Server<H> {
                                 let ends = endpoint.gate.ends(endpoint.now());
                                 let visit = Visit { permit, ends };
                                 let opening = Opening::New(peer.ip());
-                                tokio::spawn(serve(endpoint.clone(), stream, visit, opening, stage.subscribe()));
+                                let span = tracing::debug_span!("connection", address = %peer.ip());
+                                let served =
+                                    serve(endpoint.clone(), stream, visit, opening, stage.subscribe());
+                                tokio::spawn(served.instrument(span));
                             }
                             Err(reason) => {
                                 if !endpoint.is_encrypted() {
@@ -274,7 +285,7 @@ fn start_reactors<H: Handler>(
         Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
     });
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let (writer, sides) = Writer::new(count);
+    let (writer, sides) = Writer::new(count, endpoint.metrics.latency());
     for (handed, side) in sides {
         let Config { keep_alive, stalled_after, .. } = endpoint.config;
         let counters = endpoint.gate.counters().clone();

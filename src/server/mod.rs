@@ -40,6 +40,7 @@ mod http1;
 mod http2;
 mod keep_alive;
 mod meter;
+mod metrics;
 mod outbox;
 mod post;
 mod route;
@@ -52,6 +53,7 @@ pub use accept::{Drained, Server};
 pub use admin::Admin;
 pub use config::{Allowed, Answer, Config, Connections};
 pub use gate::ConnectionCounters;
+pub use metrics::{Metrics, Readiness};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 
@@ -83,6 +85,7 @@ struct Endpoint<H> {
     /// When it was last said aloud that a host or an origin is not allowed.
     warned: Warned,
     gate: Gate,
+    metrics: Metrics,
     #[cfg(feature = "tls")]
     identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
@@ -93,16 +96,20 @@ struct Endpoint<H> {
 
 impl<H: Handler> Endpoint<H> {
     fn new(handler: H, config: Config) -> std::io::Result<Self> {
+        let sessions = Sessions::new(config.sessions.clone(), Clock::default());
+        let gate = Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room));
+        let denials = Arc::<Denials>::default();
         Ok(Self {
             #[cfg(feature = "tls")]
             identity: config.tls.clone().map(tls::Identity::load).transpose()?,
+            metrics: Metrics::new(sessions.clone(), gate.counters().clone(), denials.clone()),
             handler,
-            sessions: Sessions::new(config.sessions.clone(), Clock::default()),
+            sessions,
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
-            denials: Arc::default(),
+            gate,
+            denials,
             warned: Warned::default(),
-            gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
@@ -154,6 +161,7 @@ impl<H: Handler> Endpoint<H> {
     fn start_draining(&self) {
         // Release: pairs with `is_draining`.
         self.draining.store(true, Ordering::Release);
+        self.metrics.set_readiness(Readiness::Draining);
     }
 }
 

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming as RequestBody;
+use tracing::Instrument;
 
 use super::body::{AnswerBody, EventStream};
+use super::metrics::{self, MethodClass};
 use super::{Endpoint, cors, door, post};
 use crate::handler::Handler;
 use crate::protocol::headers;
@@ -37,6 +39,20 @@ pub(super) struct Caller {
 
 /// Answers one request, whatever it is. It is borrowed all the way down, so that the future holds it once.
 pub(super) async fn answer<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
+    address: IpAddr,
+) -> Answered<H> {
+    let method = MethodClass::of(request.method());
+    let span = tracing::debug_span!("request", method = method.as_str());
+    let answer = admit(endpoint, request, address).instrument(span.clone()).await;
+    tracing::debug!(parent: &span, status = answer.status().as_u16(), "answered");
+    endpoint.metrics.count(method, &answer);
+    answer
+}
+
+/// Answers a request if it may come in at all.
+async fn admit<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     request: &mut Request<RequestBody>,
     address: IpAddr,
@@ -177,6 +193,7 @@ pub(super) fn initialized_session<H: Handler>(
 pub(super) fn refuse<H>(refusal: &Refusal, id: Option<&RequestId>) -> Answered<H> {
     let mut answer = json(refusal.body(id));
     *answer.status_mut() = refusal.status();
+    metrics::mark(&mut answer, refusal);
     if let Some(allow) = refusal.allow() {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     }

@@ -34,6 +34,17 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+impl Tls {
+    /// Looks whether the files can be used.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot.
+    pub fn check(&self) -> Result<(), TlsError> {
+        read(self).map(drop)
+    }
+}
+
 /// Why a certificate cannot be used.
 #[derive(Debug)]
 pub struct TlsError {

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 
 use super::request::RequestStream;
 use super::state::Session;
+use super::traffic::{Ending, Traffic};
 use crate::protocol::ProtocolVersion;
 use crate::ring::{FIRST, Position};
 use crate::sse::{self, EventId, Events, EventsBuf, StreamName};
@@ -162,6 +163,7 @@ impl Connection {
         let Some(Delivery::Frames(frames)) = self.subscriber.try_next(&request.stream) else { return None };
         self.phase = Phase::Taken;
         self.session.forget_request(request.name.stream);
+        self.traffic().count_delivered(1);
         frames.get(0).map(|frame| frame.data_bytes())
     }
 
@@ -217,16 +219,19 @@ impl Connection {
             Phase::Delivered | Phase::Taken | Phase::Over => return Poll::Ready(None),
             Phase::Opening => {
                 self.phase = Phase::Flowing;
-                self.session.shared.counters.count_opened();
-                if self.version.primes() {
-                    let generation = self.subscriber.generation();
-                    let id = EventId::priming(self.name(), self.subscriber.start(), generation);
-                    let retry_ms = self.session.settings().retry_ms;
-                    return Poll::Ready(Some(Piece::Control(sse::prime(id, retry_ms))));
-                }
+                self.traffic().count_opened();
             }
-            Phase::Flowing => {}
+            Phase::Flowing => return self.poll_flowing(context),
         }
+        if self.version.primes() {
+            let generation = self.subscriber.generation();
+            let id = EventId::priming(self.name(), self.subscriber.start(), generation);
+            return Poll::Ready(Some(Piece::Control(sse::prime(id, self.session.settings().retry_ms))));
+        }
+        self.poll_flowing(context)
+    }
+
+    fn poll_flowing(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
         let Poll::Ready(delivery) = self.subscriber.poll_next(stream, context) else { return Poll::Pending };
         Poll::Ready(self.piece(delivery))
@@ -237,34 +242,44 @@ impl Connection {
             Delivery::Frames(frames) => {
                 // A client that takes something is alive.
                 self.session.touch();
+                self.traffic().count_delivered(frames.len());
                 if frames.is_last() {
-                    self.phase = Phase::Delivered;
+                    self.end(Phase::Delivered, Ending::Finished);
                 }
                 Some(Piece::Events(Events::new(frames, self.name())))
             }
             Delivery::Lagged { missed, oldest, ends } => {
                 if ends {
                     // The connection that resumes counts what was missed.
-                    self.phase = Phase::Over;
+                    self.end(Phase::Over, Ending::Lagged);
                     return self.version.primes().then(|| self.retry());
                 }
                 self.session.shared.counters.count_lagged(missed);
                 Some(Piece::Control(sse::lag_signal(self.name(), oldest, missed)))
             }
             Delivery::HungUp => {
-                self.phase = Phase::Over;
+                self.end(Phase::Over, Ending::HungUp);
                 self.version.primes().then(|| self.retry())
             }
             Delivery::Ended => {
-                self.phase = Phase::Delivered;
+                self.end(Phase::Delivered, Ending::Closed);
                 None
             }
             Delivery::Superseded => {
                 self.session.shared.counters.count_superseded();
-                self.phase = Phase::Over;
+                self.end(Phase::Over, Ending::Superseded);
                 None
             }
         }
+    }
+
+    fn end(&mut self, phase: Phase, ending: Ending) {
+        self.phase = phase;
+        self.traffic().count_ended(ending);
+    }
+
+    fn traffic(&self) -> &Traffic {
+        &self.session.shared.traffic
     }
 
     /// Whether nobody waits for what it has to write: a later connection took its stream over, or the session
@@ -311,6 +326,9 @@ impl Drop for Connection {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
         // No touch: that a connection ended says nothing of when its client was last there.
         self.subscriber.detach(stream);
+        if self.phase == Phase::Flowing {
+            self.traffic().count_ended(Ending::Disconnected);
+        }
         if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
             self.session.release(request, self.phase == Phase::Delivered);
         }

@@ -18,7 +18,6 @@ pub struct Counters {
     refused_principal_limit: AtomicU64,
     refused_rate: AtomicU64,
     refused_caller_rate: AtomicU64,
-    opened: AtomicU64,
     resumed: AtomicU64,
     superseded: AtomicU64,
     lagged: AtomicU64,
@@ -92,12 +91,6 @@ impl Counters {
         Self::read(&self.refused_caller_rate)
     }
 
-    /// Event streams that were opened: one for each connection that began to write one.
-    #[must_use]
-    pub fn opened(&self) -> u64 {
-        Self::read(&self.opened)
-    }
-
     /// Connections that went on behind an event ID.
     #[must_use]
     pub fn resumed(&self) -> u64 {
@@ -146,10 +139,6 @@ impl Counters {
             Refusal::CallerSessionRate { .. } => Self::add(&self.refused_caller_rate, 1),
             _ => {}
         }
-    }
-
-    pub(super) fn count_opened(&self) {
-        Self::add(&self.opened, 1);
     }
 
     pub(super) fn count_resumed(&self) {

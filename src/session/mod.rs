@@ -37,6 +37,7 @@ mod registry;
 mod request;
 mod settings;
 mod state;
+mod traffic;
 
 pub use admission::Creator;
 pub use connection::{Connection, Piece, PieceBuf};
@@ -46,6 +47,7 @@ pub use registry::{End, Reach, Sessions};
 pub use request::{AskError, RequestStream};
 pub use settings::{AtLimit, Rate, Settings};
 pub use state::{Session, Summary};
+pub use traffic::{Ending, Traffic};
 
 #[cfg(all(test, not(ringmain_loom)))]
 mod tests;

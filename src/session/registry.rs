@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::principal::{Holder, Principals};
 use super::settings::{AtLimit, Settings};
 use super::state::Session;
+use super::traffic::Traffic;
 use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::Frame;
 use crate::stream::{Clock, Moment};
@@ -24,7 +25,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// Written now and then, beside what every message reads: on cache lines of its own.
     pub(super) counters: CachePadded<Counters>,
-    /// How many sessions there are, those that are just being made included; likewise.
+    pub(super) traffic: Traffic,
+    /// How many sessions there are, those that are just being made included; on a cache line of its own, too.
     count: CachePadded<AtomicUsize>,
     /// How many sessions each principal has. Those with none are not in it.
     own_counts: HashMap<u64, usize>,
@@ -206,6 +208,7 @@ impl Sessions {
                 settings,
                 clock,
                 counters: CachePadded::new(Counters::default()),
+                traffic: Traffic::default(),
                 count: CachePadded::new(AtomicUsize::new(0)),
                 own_counts: HashMap::default(),
                 victims: Mutex::new(Vec::new()),
@@ -399,6 +402,12 @@ impl Sessions {
         &self.shared.counters
     }
 
+    /// What flowed through the sessions so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
     /// What the registry was made with; [`reconfigure`](Self::reconfigure) does not show here.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -430,6 +439,7 @@ impl Sessions {
                 }
             }
             if taken < AHEAD {
+                self.shared.traffic.count_published(reach.sessions);
                 return reach;
             }
         }

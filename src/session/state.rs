@@ -277,7 +277,7 @@ impl Session {
     /// [`Closed`] if the session ended.
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Position, Closed<Frame>> {
         let frame = Frame::whole(self.name(), write);
-        self.standalone.publish(frame, self.now(), &self.settings().standalone)
+        self.count(self.standalone.publish(frame, self.now(), &self.settings().standalone))
     }
 
     /// Publishes a message that belongs to `request`, before its response.
@@ -290,7 +290,16 @@ impl Session {
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
-        request.stream.publish(Frame::whole(request.name, write), self.now(), &self.settings().request)
+        let frame = Frame::whole(request.name, write);
+        self.count(request.stream.publish(frame, self.now(), &self.settings().request))
+    }
+
+    /// Counts an event that a stream took.
+    fn count(&self, published: Result<Position, Closed<Frame>>) -> Result<Position, Closed<Frame>> {
+        if published.is_ok() {
+            self.shared.traffic.count_published(1);
+        }
+        published
     }
 
     /// Publishes the response to `request`, which ends its stream.
@@ -309,7 +318,7 @@ impl Session {
         {
             self.agree(version);
         }
-        let published = request.stream.publish_last(frame, self.now(), &self.settings().request);
+        let published = self.count(request.stream.publish_last(frame, self.now(), &self.settings().request));
         self.finish(request);
         published
     }

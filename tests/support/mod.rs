@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use ringmain::handler::Handler;
 use ringmain::protocol::SessionId;
-use ringmain::server::{Config, ConnectionCounters, Drained, Server};
+use ringmain::server::{Config, ConnectionCounters, Drained, Metrics, Server};
 use ringmain::session::{Session, Sessions};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -67,6 +67,7 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 pub struct TestServer {
     pub address: SocketAddr,
     pub sessions: Sessions,
+    pub metrics: Metrics,
     pub control: Control,
     pub connections: Arc<ConnectionCounters>,
     stop: Option<oneshot::Sender<()>>,
@@ -112,9 +113,10 @@ impl TestServer {
         look(&server);
         let connections = server.connection_counters();
         let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
+        let metrics = server.metrics();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        Ok(Self { address, sessions, control, connections, stop: Some(stop), running })
+        Ok(Self { address, sessions, metrics, control, connections, stop: Some(stop), running })
     }
 
     /// A client that has shaken hands in the latest version.

@@ -19,6 +19,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::entry::{Drive, Entry, close};
 use super::{Handed, ReactorSide, Shared};
 use crate::server::ConnectionCounters;
+use crate::server::metrics::Pace;
 use crate::server::serve::Visit;
 use crate::sync::Arc;
 use crate::wake::Waiter;
@@ -47,6 +48,8 @@ pub(in crate::server) struct Reactor {
     keys: usize,
     beat: Interval,
     round: usize,
+    /// When to time the next event.
+    pace: Pace,
     /// Rounds for which a client may take nothing.
     patience: u8,
     scratch: Vec<u8>,
@@ -77,6 +80,7 @@ impl Reactor {
             keys: 0,
             beat,
             round: 0,
+            pace: Pace::default(),
             patience: u8::try_from(stalled_after.as_millis().div_ceil(keep_alive.as_millis().max(1)))
                 .unwrap_or(u8::MAX),
             scratch: Vec::new(),
@@ -107,6 +111,13 @@ impl Reactor {
     fn drive(&mut self, key: usize) {
         if let Some(entry) = self.entries.get_mut(key) {
             let driven = entry.drive(&mut self.scratch);
+            let probe = &self.side.ready.probe;
+            if probe.is_timing(key) {
+                probe.stop(matches!(driven, Drive::Waiting | Drive::Done));
+            }
+            if self.pace.step() {
+                probe.arm();
+            }
             self.settle(key, driven);
         }
     }
@@ -192,6 +203,7 @@ impl Reactor {
             }
         }
         self.round = (self.round + 1) % ROUNDS;
+        self.side.ready.probe.arm();
     }
 
     /// Drives whoever has something to do. False if there is more of it.
