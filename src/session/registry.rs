@@ -171,6 +171,7 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let (responses, delivered) = (Queue::default(), Queue::default());
+        let principals = Principals::new(clock.clone());
         Self {
             map: Arc::new(HashIndex::with_hasher(LowHalf)),
             shared: Arc::new(Shared {
@@ -180,7 +181,7 @@ impl Sessions {
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
-                principals: Principals::default(),
+                principals,
             }),
         }
     }
@@ -299,6 +300,7 @@ impl Sessions {
         let (now, settings) = (self.shared.clock.now(), &self.shared.settings);
         self.shared.delivered.expire(now, settings.delivered_ttl_ms);
         self.shared.responses.expire(now, settings.response_ttl_ms);
+        self.shared.principals.forget();
         let mut expired = Vec::new();
         self.for_each(|session| {
             if session.is_expired(now) {
