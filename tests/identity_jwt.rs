@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,9 +15,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use ringmain::identity::{Jwt, JwtConfig, KeySource, Resource};
+use ringmain::identity::{Authenticator, Checked, Head, Jwt, JwtConfig, KeySource, Resource};
 use ringmain::server::Config;
 use serde_json::{Value, json};
 use support::{Client, POST_HEADERS, Reply, TestServer, Wire, hello, test, until};
@@ -341,6 +343,43 @@ async fn each_kind_of_bad_token_is_refused_and_told_why() {
     .await;
 }
 
+/// No character of a token can be another, nor be left out: not even those whose last bits mean nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_with_one_change_is_refused() {
+    test(async {
+        let keys = [Key::new("ec", Algorithm::ES256), Key::new("ed", Algorithm::EdDSA)];
+        let issuer = Issuer::start(&[&keys[0], &keys[1]]).await;
+        let jwt = Jwt::start(issuer.config()).await.unwrap();
+        let is_let_in = |token: &str| {
+            let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            let address = Ipv4Addr::LOCALHOST.into();
+            match jwt.authenticate(Head::new(&Method::POST, "/mcp", &headers, address)) {
+                Checked::Now(verdict) => verdict.is_ok(),
+                // The change made another key ID of it.
+                Checked::Later(_) => false,
+            }
+        };
+        for key in keys {
+            let good = key.sign(&claims());
+            assert!(is_let_in(&good));
+            for at in 0..good.len() {
+                let (before, after) = (&good[..at], &good[at + 1..]);
+                assert!(!is_let_in(&format!("{before}{after}")), "without character {at}");
+                for other in
+                    ["A", "B", "-", "_", ".", "=", "9"].into_iter().filter(|other| *other != &good[at..=at])
+                {
+                    assert!(!is_let_in(&format!("{before}{other}{after}")), "{other} as character {at}");
+                }
+                assert!(!is_let_in(before), "cut at {at}");
+            }
+            assert!(!is_let_in(&format!("{good}A")) && !is_let_in(&format!("{good}=")));
+            assert!(is_let_in(&good));
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn principals_are_those_of_the_issuer() {
     test(async {
@@ -412,6 +451,7 @@ async fn a_withdrawn_key_shuts_the_door() {
         assert!(is_let_in(&server, &by_old).await);
         issuer.publish(&[&new]);
         let fetches = jwt.fetches();
+        jwt.renew();
         until("the next fetches", || jwt.fetches() >= fetches + 2).await;
         knock(&server, &by_old).await.error(401).await;
         assert!(is_let_in(&server, &new.sign(&claims())).await);

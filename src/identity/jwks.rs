@@ -144,12 +144,17 @@ impl Jwks {
             || self.current().serial != serial
     }
 
+    /// Asks for a fetch, and does not wait for it.
+    pub(super) fn want(&self) {
+        self.shared.wanted.notify_one();
+    }
+
     /// Waits until it is known whether there is a newer set than number `serial`.
     pub(super) async fn renew(&self, serial: u64) -> bool {
         let mut fetches = self.shared.fetches.subscribe();
         let seen = *fetches.borrow_and_update();
         if self.current().serial == serial && self.may_renew(serial) {
-            self.shared.wanted.notify_one();
+            self.want();
             let ended = fetches.wait_for(|fetches| fetches.ended > seen.ended);
             let _ = tokio::time::timeout(FETCH_TIMEOUT, ended).await;
         }

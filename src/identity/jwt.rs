@@ -202,6 +202,12 @@ impl Jwt {
         })
     }
 
+    /// Asks for the key set to be fetched now rather than when it is old; not sooner than
+    /// [`JwtConfig::fetch_interval`] after the fetch before. For an operator who knows that it changed.
+    pub fn renew(&self) {
+        self.keys.want();
+    }
+
     /// How often the key set was fetched so far.
     #[must_use]
     pub fn fetches(&self) -> u64 {
