@@ -201,6 +201,7 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let (responses, delivered) = (Queue::default(), Queue::default());
+        let principals = Principals::new(clock.clone());
         Self {
             map: Arc::new(HashIndex::with_hasher(LowHalf)),
             shared: Arc::new(Shared {
@@ -214,7 +215,7 @@ impl Sessions {
                 victims: Mutex::new(Vec::new()),
                 responses,
                 delivered,
-                principals: Principals::default(),
+                principals,
                 spread_ms: AtomicU32::new(0),
             }),
         }
@@ -452,6 +453,7 @@ impl Sessions {
         let settings = &rules.settings;
         self.shared.delivered.expire(now, settings.delivered_ttl_ms);
         self.shared.responses.expire(now, settings.response_ttl_ms);
+        self.shared.principals.forget();
         let mut expired = Vec::new();
         let mut selection = self.is_nearly_full(settings).then(|| Selection::of(self.len()));
         self.for_each(|session| {
