@@ -78,7 +78,7 @@ impl Attack {
             {
                 held.push(socket);
             }
-            if held.len() >= GREED || self.begun.load(Ordering::Relaxed) % 16 == 0 {
+            if held.len() >= GREED || self.begun.load(Ordering::Relaxed).is_multiple_of(16) {
                 held.retain(|socket| {
                     let mut answer = [0; 256];
                     let is_open = match socket.try_read(&mut answer) {

@@ -55,7 +55,7 @@ impl Admin {
     ///
     /// The address cannot be listened on.
     pub fn bind(address: SocketAddr, sessions: Sessions) -> io::Result<Self> {
-        Ok(Self { listener: listen(address)?, sessions })
+        Ok(Self { listener: TcpListener::from_std(listen(address)?)?, sessions })
     }
 
     /// The hosts it may be addressed as: loopback, and the address it was bound to. Bound to all addresses, it

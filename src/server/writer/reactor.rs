@@ -19,6 +19,7 @@ use super::entry::{Drive, Entry, close};
 use super::{Handed, ReactorSide, Shared};
 use crate::server::ConnectionCounters;
 use crate::server::serve::Visit;
+use crate::server::watch::watch;
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
@@ -204,16 +205,6 @@ impl Reactor {
         }
         false
     }
-}
-
-/// Has the runtime watch an epoll.
-#[allow(
-    unsafe_code,
-    reason = "the runtime wants to be told that a descriptor stays open while it is watched"
-)]
-fn watch(poll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
-    // SAFETY: the descriptor belongs to `poll`, which the `AsyncFd` owns from here on; nobody else closes it.
-    Ok(unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) }?)
 }
 
 impl Future for Reactor {
