@@ -23,6 +23,7 @@
 //! | [`stream`] | a ring, who waits for it, and which connection it belongs to | |
 //! | [`session`] | IDs to sessions, sessions to streams; life and expiry | |
 //! | [`handler`] | the application's side of a message | |
+//! | [`identity`] | who sends a request | `server` |
 //! | [`server`] | the network edge | `server` |
 //! | [`adapter`] | rmcp's handlers on our sessions | `rmcp` |
 //! | [`everything`] | the demonstration server that test suites call | `everything` |
@@ -38,6 +39,8 @@ pub mod adapter;
 #[cfg(feature = "everything")]
 pub mod everything;
 pub mod handler;
+#[cfg(feature = "server")]
+pub mod identity;
 pub mod protocol;
 pub mod ring;
 #[cfg(feature = "server")]

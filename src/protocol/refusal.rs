@@ -99,6 +99,20 @@ pub enum Refusal {
     BadHost,
     /// The `Origin` is malformed or not in the allow-list.
     BadOrigin,
+    /// There is no token, and the endpoint asks for one.
+    MissingToken,
+    /// The credentials are there twice, or are empty.
+    MalformedCredentials,
+    /// The token is not accepted here.
+    InvalidToken,
+    /// The token is not valid any more.
+    ExpiredToken,
+    /// The token lacks a scope.
+    InsufficientScope,
+    /// Whoever sends the request may not.
+    NotPermitted,
+    /// It cannot be found out who sends the request.
+    IdentityUnavailable,
     /// The body is larger than allowed.
     BodyTooLarge {
         /// The limit, in bytes.
@@ -368,6 +382,42 @@ impl Refusal {
                 "bad_origin",
                 "Origin is not allowed; add it to the server's allowed origins",
             ),
+            Self::MissingToken => (
+                S::UNAUTHORIZED,
+                BAD,
+                "missing_token",
+                "an access token is needed; send it as Authorization: Bearer",
+            ),
+            Self::MalformedCredentials => (
+                S::BAD_REQUEST,
+                BAD,
+                "malformed_credentials",
+                "Authorization cannot be read; send it once, with one token",
+            ),
+            Self::InvalidToken => (
+                S::UNAUTHORIZED,
+                BAD,
+                "invalid_token",
+                "the access token is not accepted here; WWW-Authenticate says why",
+            ),
+            Self::ExpiredToken => {
+                (S::UNAUTHORIZED, BAD, "expired_token", "the access token expired; get a new one")
+            }
+            Self::InsufficientScope => (
+                S::FORBIDDEN,
+                BAD,
+                "insufficient_scope",
+                "the access token lacks a scope; WWW-Authenticate says which are needed",
+            ),
+            Self::NotPermitted => {
+                (S::FORBIDDEN, BAD, "not_permitted", "not permitted; ask the operator of this server")
+            }
+            Self::IdentityUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                BAD,
+                "identity_unavailable",
+                "access tokens cannot be checked at the moment; try again later",
+            ),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, BAD, "body_too_large", ""),
             Self::HeadersTooLarge => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -460,6 +510,13 @@ mod tests {
             NotFoundPath,
             BadHost,
             BadOrigin,
+            MissingToken,
+            MalformedCredentials,
+            InvalidToken,
+            ExpiredToken,
+            InsufficientScope,
+            NotPermitted,
+            IdentityUnavailable,
             BodyTooLarge { limit: 987 },
             HeadersTooLarge,
             BodyTimeout,
@@ -509,7 +566,7 @@ mod tests {
         let gone = ["unknown_session", "malformed_session_id", "session_not_allowed", "not_found_path"];
         assert_eq!(with(404), gone);
         assert_eq!(with(429), ["too_many_requests"]);
-        assert_eq!(with(503), ["too_many_sessions", "draining"]);
+        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "draining"]);
         assert_eq!(with(500), ["internal"]);
     }
 

@@ -18,6 +18,7 @@ use super::watch::watch;
 use super::writer::{GiveBack, Reactor, Writer};
 use super::{Allowed, Config, ConnectionCounters, Endpoint, gate};
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::Sessions;
 use crate::sync::Arc;
 
@@ -82,6 +83,12 @@ impl<H: Handler> Server<H> {
     #[must_use]
     pub fn sessions(&self) -> Sessions {
         self.endpoint.sessions.clone()
+    }
+
+    /// How often requests were denied because of who sent them, by reason.
+    #[must_use]
+    pub fn denials(&self) -> Arc<Denials> {
+        self.endpoint.denials.clone()
     }
 
     /// What happened to its connections.

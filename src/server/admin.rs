@@ -159,7 +159,7 @@ async fn publish(sessions: &Sessions, request: Request<RequestBody>) -> Result<A
         publish_to_all(sessions, write).await?
     } else {
         let gone = || Refused(StatusCode::NOT_FOUND, "there is no such session".into());
-        let session = SessionId::parse(&target).and_then(|id| sessions.find(id, 0).ok()).ok_or_else(gone)?;
+        let session = SessionId::parse(&target).and_then(|id| sessions.find_any(id)).ok_or_else(gone)?;
         session.publish(write).map_err(|_| gone())?;
         let mut reach = Reach::default();
         reach.count(session.standalone().terms().is_attached());

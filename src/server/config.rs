@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::identity::{Authenticator, Resource};
 use crate::protocol::AllowList;
 use crate::session::Settings;
+use crate::sync::Arc;
 
 /// Options of a [`Server`](super::Server), safe on an open network as they stand.
 #[derive(Clone, Debug)]
@@ -13,6 +15,10 @@ pub struct Config {
     pub path: String,
     /// Who may talk to it. Default: loopback hosts and origins on any port.
     pub allowed: Allowed,
+    /// Who is asked who sends a request. Default: nobody, and a session is there for whoever knows its ID.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// What clients are told about where tokens come from. Default: nothing.
+    pub resource: Option<Resource>,
     /// What sessions may hold, and how long.
     pub sessions: Settings,
     /// How requests are answered. Default [`Answer::Auto`].
@@ -55,6 +61,8 @@ impl Default for Config {
         Self {
             path: "/mcp".to_owned(),
             allowed: Allowed::default(),
+            authenticator: None,
+            resource: None,
             sessions: Settings::default(),
             answer: Answer::Auto,
             max_body_bytes: 4 << 20,

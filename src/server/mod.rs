@@ -34,6 +34,7 @@ mod admin;
 mod body;
 mod config;
 mod cors;
+mod door;
 mod gate;
 mod http1;
 mod http2;
@@ -61,9 +62,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::{Session, Sessions};
 use crate::stream::{Clock, Moment};
-use crate::sync::{AtomicBool, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
+use door::Warned;
 use gate::Gate;
 use keep_alive::KeepAlive;
 use writer::Writer;
@@ -76,6 +79,10 @@ struct Endpoint<H> {
     /// Looked at by every request, replaced now and then.
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
+    /// How often the authenticator said no; written now and then, and shared with whoever looks.
+    denials: Arc<Denials>,
+    /// When it was last said aloud that a host or an origin is not allowed.
+    warned: Warned,
     gate: Gate,
     #[cfg(feature = "tls")]
     identity: Option<tls::Identity>,
@@ -94,6 +101,8 @@ impl<H: Handler> Endpoint<H> {
             sessions: Sessions::new(config.sessions.clone(), Clock::default()),
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
+            denials: Arc::default(),
+            warned: Warned::default(),
             gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
             writer: OnceLock::new(),
             started: Instant::now(),

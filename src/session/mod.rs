@@ -30,11 +30,13 @@
 //! buffer and no channel.
 
 mod connection;
+mod principal;
 mod registry;
 mod request;
 mod state;
 
 pub use connection::{Connection, Piece, PieceBuf};
+pub use principal::{Holder, Principal, Principals};
 pub use registry::{Counters, Reach, Sessions};
 pub use request::{AskError, RequestStream};
 pub use state::{Session, Summary};

@@ -2,12 +2,14 @@
 
 use core::fmt;
 use core::hash::{BuildHasher, Hasher};
+use core::hint::black_box;
 
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use scc::{Guard, HashIndex};
 
 use super::Settings;
+use super::principal::{Holder, Principals};
 use super::state::Session;
 use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::Frame;
@@ -27,6 +29,7 @@ pub(super) struct Shared {
     responses: Queue,
     /// Those handed to a connection that ended as it should, by that time.
     delivered: Queue,
+    principals: Principals,
     /// Milliseconds over which clients spread that are told to come back.
     spread_ms: AtomicU32,
 }
@@ -145,6 +148,10 @@ impl Queue {
     }
 }
 
+/// So many sessions are looked at before the first of them is published to: what the cache does not hold of them
+/// arrives together, not one after the other.
+const AHEAD: usize = 16;
+
 /// How far a message got that was published to sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -188,21 +195,23 @@ impl Sessions {
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
+                principals: Principals::default(),
                 spread_ms: AtomicU32::new(0),
             }),
         }
     }
 
-    /// Creates a session that belongs to `principal` (0: to whoever knows its ID).
+    /// Creates a session that belongs to `holder` ([`Holder::anybody`], or 0: to whoever knows its ID).
     ///
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
     //# The session ID SHOULD be globally unique and cryptographically secure
     #[must_use]
-    pub fn create(&self, principal: u64) -> Arc<Session> {
+    pub fn create(&self, holder: impl Into<Holder>) -> Arc<Session> {
+        let holder = holder.into();
         loop {
             let id = SessionId::generate();
             let tag = random_tag();
-            let session = Arc::new(Session::new(id, tag, principal, self.shared.clone()));
+            let session = Arc::new(Session::new(id, tag, holder.clone(), self.shared.clone()));
             // A second session with the same 128 random bits does not happen; if it does, it draws again.
             if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {
                 // Relaxed: a number for limits and logs that orders nothing.
@@ -224,6 +233,18 @@ impl Sessions {
     pub fn find(&self, id: SessionId, principal: u64) -> Result<Arc<Session>, Refusal> {
         let found = self.map.peek_with(&id.as_u128(), |_, session| session.clone());
         found.filter(|session| session.principal() == principal).ok_or(Refusal::UnknownSession)
+    }
+
+    /// Finds a session, whoever it belongs to: for the operator, who may reach all of them.
+    #[must_use]
+    pub fn find_any(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.map.peek_with(&id.as_u128(), |_, session| session.clone())
+    }
+
+    /// The principals that sessions belong to.
+    #[must_use]
+    pub fn principals(&self) -> &Principals {
+        &self.shared.principals
     }
 
     /// Ends a session at once: it cannot be found any more, and its connections end. False if it had ended.
@@ -287,12 +308,23 @@ impl Sessions {
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
         let (frame, now, mut reach) = (Frame::shared(write), self.shared.clock.now(), Reach::default());
         let limits = &self.shared.settings.standalone;
-        self.for_each(|session| {
-            if session.standalone.publish(frame.clone(), now, limits).is_ok() {
-                reach.count(session.standalone.terms().is_attached());
+        let guard = Guard::new();
+        let mut sessions = self.map.iter(&guard).map(|(_, session)| session);
+        let mut ahead: [Option<&Arc<Session>>; AHEAD] = [None; AHEAD];
+        loop {
+            let taken = ahead.iter_mut().zip(&mut sessions).map(|(place, next)| *place = Some(next)).count();
+            let ahead = || ahead[..taken].iter().flatten();
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.terms().is_attached()));
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.warm()));
+            for session in ahead() {
+                if session.standalone.publish(frame.clone(), now, limits).is_ok() {
+                    reach.count(session.standalone.terms().is_attached());
+                }
             }
-        });
-        reach
+            if taken < AHEAD {
+                return reach;
+            }
+        }
     }
 
     /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to

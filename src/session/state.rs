@@ -9,6 +9,7 @@ use futures_channel::oneshot;
 use serde_json::value::RawValue;
 
 use super::connection::Connection;
+use super::principal::{Holder, Principal};
 use super::registry::Shared;
 use super::request::{Ask, AskError, RequestStream};
 use crate::protocol::{self, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
@@ -33,8 +34,8 @@ pub struct Session {
     version: AtomicU32,
     created: Moment,
     touched: AtomicU64,
-    /// Who may use the session; 0 is anybody who knows its ID.
-    principal: u64,
+    /// Who may use the session.
+    holder: Holder,
     pub(super) standalone: Stream,
     pub(super) shared: Arc<Shared>,
     /// See the module docs for why this is a mutex.
@@ -138,7 +139,7 @@ pub struct Summary {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, tag: u32, principal: u64, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(id: SessionId, tag: u32, holder: Holder, shared: Arc<Shared>) -> Self {
         let now = shared.clock.now();
         Self {
             id,
@@ -146,7 +147,7 @@ impl Session {
             version: AtomicU32::new(NO_VERSION),
             created: now,
             touched: AtomicU64::new(now.0),
-            principal,
+            holder,
             standalone: Stream::new(),
             shared,
             open: Mutex::new(Open::default()),
@@ -163,7 +164,17 @@ impl Session {
     /// Who may use the session; 0 is anybody who knows its ID.
     #[must_use]
     pub fn principal(&self) -> u64 {
-        self.principal
+        self.holder.number()
+    }
+
+    /// Whom the session belongs to, and alone may use it; `None` is anybody who knows its ID. Whatever is kept for
+    /// somebody belongs under this name, not under the session's ID.
+    ///
+    //= https://modelcontextprotocol.io/specification/2025-11-25/basic/security_best_practices#session-hijacking
+    //# MCP servers SHOULD bind session IDs to user-specific information.
+    #[must_use]
+    pub fn belongs_to(&self) -> Option<&Principal> {
+        self.holder.principal()
     }
 
     /// The protocol version that `initialize` agreed on, once it has.
@@ -195,6 +206,13 @@ impl Session {
     pub fn touch(&self) {
         // Relaxed: a number that orders nothing.
         self.touched.store(self.shared.clock.now().0, Ordering::Relaxed);
+    }
+
+    /// Reads what publishing and delivering touch besides the stream.
+    #[inline]
+    pub(super) fn warm(&self) -> bool {
+        // Relaxed: nothing follows from it.
+        self.touched.load(Ordering::Relaxed) != self.shared.clock.now().0
     }
 
     /// The time that the session goes by.

@@ -65,6 +65,26 @@ fn a_session_is_found_until_it_is_terminated() {
 }
 
 #[test]
+fn a_session_is_there_for_its_principal_alone() {
+    let (sessions, _) = sessions();
+    let (ada, bob) = (Principal::new("issuer", "ada"), Principal::new("issuer", "bob"));
+    let (of_ada, of_bob) = (sessions.principals().hold(&ada), sessions.principals().hold(&bob));
+    let session = sessions.create(of_ada.clone());
+    assert_eq!(session.belongs_to(), Some(&ada));
+    assert!(sessions.find(session.id(), of_ada.number()).is_ok());
+    for other in [0, of_bob.number()] {
+        assert_eq!(sessions.find(session.id(), other).unwrap_err(), Refusal::UnknownSession);
+    }
+    assert!(sessions.find_any(session.id()).is_some());
+    // The number stays while the session does, whoever else lets go of it.
+    let number = of_ada.number();
+    drop(of_ada);
+    assert_eq!(sessions.principals().hold(&ada).number(), number);
+    drop(of_bob);
+    assert_eq!(sessions.principals().len(), 1);
+}
+
+#[test]
 fn a_response_is_fetched_after_the_connection_was_lost() {
     let (sessions, _) = sessions();
     let session = session(&sessions);

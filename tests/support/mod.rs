@@ -6,12 +6,15 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "this is the interface of a room, in a crate that exports nothing")]
 
+mod binary;
 mod client;
 pub mod frames;
 mod handler;
+pub mod raw;
 mod sse;
 mod wire;
 
+pub use binary::Binary;
 pub use client::{Client, Http2, POST_HEADERS, hello, request};
 pub use handler::{Control, Script};
 pub use sse::{Block, Event, Stream};
@@ -127,7 +130,7 @@ impl TestServer {
     /// The server's side of a client's session.
     pub fn session(&self, client: &Client) -> Arc<Session> {
         let id = SessionId::parse(&client.session).expect("the server gave it out");
-        self.sessions.find(id, 0).expect("the session is there")
+        self.sessions.find_any(id).expect("the session is there")
     }
 
     /// Begins the drain.
