@@ -1,21 +1,25 @@
 //! Listening, accepting, and coming to an end.
 
 use std::future::Future;
-use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::io::{self, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::serve::{Opening, Stage, Visit, serve};
+use super::watch::watch;
 use super::writer::{GiveBack, Reactor, Writer};
-use super::{Allowed, Config, ConnectionCounters, Endpoint, Metrics, Readiness};
+use super::{Allowed, Config, ConnectionCounters, Endpoint, Metrics, Readiness, gate};
 use crate::handler::Handler;
 use crate::identity::Denials;
 use crate::session::Sessions;
@@ -28,6 +32,8 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is said, at most, that connections are refused, or cannot be accepted.
 const SAID_EVERY: Duration = Duration::from_secs(60);
+/// So many connections too many get an answer in a second.
+const ANSWERED: u32 = 200;
 /// What a connection too many is told.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
     content-type: application/json\r\ncontent-length: 101\r\n\r\n\
@@ -38,7 +44,7 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 /// An endpoint on a socket.
 pub struct Server<H> {
     endpoint: Arc<Endpoint<H>>,
-    listener: TcpListener,
+    listener: AsyncFd<mio::net::TcpListener>,
 }
 
 /// How a server came to its end.
@@ -61,9 +67,12 @@ impl<H: Handler> Server<H> {
         if let Some(fault) = config.connections.fault() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
         }
+        let endpoint = Arc::new(Endpoint::new(handler, config)?);
         let listener = listen(address)?;
-        give_up_after(&listener, config.stalled_after)?;
-        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)?), listener })
+        give_up_after(&listener, endpoint.config.stalled_after)?;
+        // Not tokio's: that one has the runtime watch a socket before it can be turned away.
+        let listener = watch(mio::net::TcpListener::from_std(listener))?;
+        Ok(Self { endpoint, listener })
     }
 
     /// The address it listens on.
@@ -72,7 +81,7 @@ impl<H: Handler> Server<H> {
     ///
     /// The operating system does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.get_ref().local_addr()
     }
 
     /// The sessions of this endpoint: to publish to, to look at.
@@ -128,38 +137,12 @@ impl<H: Handler> Server<H> {
         let reactors = start_reactors(&endpoint, &stage);
         let mut shutdown = pin!(shutdown);
         endpoint.metrics.set_readiness(Readiness::Serving);
-        let (mut pause, mut full) = (Pause::default(), Said::default());
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        pause.is_over();
-                        match endpoint.gate.admit(peer.ip()) {
-                            Ok(permit) => {
-                                let ends = endpoint.gate.ends(endpoint.now());
-                                let visit = Visit { permit, ends };
-                                let opening = Opening::New(peer.ip());
-                                let span = tracing::debug_span!("connection", address = %peer.ip());
-                                let served =
-                                    serve(endpoint.clone(), stream, visit, opening, stage.subscribe());
-                                tokio::spawn(served.instrument(span));
-                            }
-                            Err(reason) => {
-                                if !endpoint.is_encrypted() {
-                                    turn_away(&stream);
-                                }
-                                if full.may_say_again() {
-                                    let setting = reason.setting();
-                                    tracing::warn!(setting, "refused a connection: there are too many");
-                                }
-                            }
-                        }
-                    }
-                    Err(error) => pause.after(&error).await,
-                },
-            }
+        let mut door =
+            Door { endpoint: &endpoint, stage: &stage, pause: Pause::default(), full: Full::default() };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => {}
+            () = door.keep(&listener) => {}
         }
         drop(listener);
         finish(&endpoint, &stage, reactors).await
@@ -173,7 +156,7 @@ impl<H> std::fmt::Debug for Server<H> {
 }
 
 /// Listens on `address` with a backlog of our own.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it: no frame waits for the acknowledgement of the one before.
@@ -181,13 +164,13 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Has the system end accepted connections whose other side says nothing of what was sent for so long. A client
 /// that vanished without a word takes nothing, but until then the system keeps what is sent to it, comments among
 /// it, and the connection looks alive.
-fn give_up_after(listener: &TcpListener, after: Duration) -> io::Result<()> {
+fn give_up_after(listener: &StdListener, after: Duration) -> io::Result<()> {
     // Accepted sockets inherit it. Elsewhere than on Linux the system's own patience counts.
     #[cfg(target_os = "linux")]
     SockRef::from(listener).set_tcp_user_timeout(Some(after))?;
@@ -195,11 +178,86 @@ fn give_up_after(listener: &TcpListener, after: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells a client that there are too many connections, as far as that costs nothing: whatever it sends is not read,
-/// so it may see the end of the connection instead.
-fn turn_away(stream: &TcpStream) {
-    let _ = stream.try_write(TOO_MANY);
-    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+/// Who lets connections in.
+struct Door<'a, H> {
+    endpoint: &'a Arc<Endpoint<H>>,
+    stage: &'a watch::Sender<Stage>,
+    pause: Pause,
+    full: Full,
+}
+
+impl<H: Handler> Door<'_, H> {
+    /// Lets connections in, or turns them away, for as long as it is polled.
+    async fn keep(&mut self, listener: &AsyncFd<mio::net::TcpListener>) {
+        loop {
+            // Others get their turn however many there are.
+            tokio::task::coop::consume_budget().await;
+            let accepted = match listener.readable().await {
+                Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
+                    Ok(accepted) => accepted,
+                    Err(_nobody) => continue,
+                },
+                Err(error) => Err(error),
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    self.pause.is_over();
+                    self.open(stream, peer.ip());
+                }
+                Err(error) => self.pause.after(&error).await,
+            }
+        }
+    }
+
+    fn open(&mut self, stream: mio::net::TcpStream, address: IpAddr) {
+        let gate = &self.endpoint.gate;
+        let permit = match gate.admit(address) {
+            Ok(permit) => permit,
+            Err(reason) => return self.full.turn_away(stream, reason, self.endpoint),
+        };
+        let visit = Visit { permit, ends: gate.ends(self.endpoint.now()) };
+        match TcpStream::from_std(stream.into()) {
+            Ok(stream) => {
+                let (endpoint, stage) = (self.endpoint.clone(), self.stage.subscribe());
+                let span = tracing::debug_span!("connection", %address);
+                let served = serve(endpoint, stream, visit, Opening::New(address), stage);
+                tokio::spawn(served.instrument(span));
+            }
+            Err(error) => tracing::warn!(%error, "cannot watch a socket"),
+        }
+    }
+}
+
+/// What becomes of connections when there are too many.
+#[derive(Debug, Default)]
+struct Full {
+    said: Said,
+    /// The second of the last answer, and how many there were in it.
+    answers: (u64, u32),
+}
+
+impl Full {
+    /// Ends a connection that is not let in. So many a second get an answer, as far as that costs nothing: what they
+    /// send is not read, so they may see the end of the connection instead. In a flood the rest do not.
+    fn turn_away<H: Handler>(
+        &mut self,
+        stream: mio::net::TcpStream,
+        reason: gate::Full,
+        endpoint: &Endpoint<H>,
+    ) {
+        let second = endpoint.now().0 / 1000;
+        if self.answers.0 != second {
+            self.answers = (second, 0);
+        }
+        self.answers.1 += 1;
+        if self.answers.1 <= ANSWERED && !endpoint.is_encrypted() {
+            let _ = (&stream).write(TOO_MANY);
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        if self.answers.1 == 1 && self.said.may_say_again() {
+            tracing::warn!(setting = reason.setting(), "refused a connection: there are too many");
+        }
+    }
 }
 
 /// Keeps a message that could be true a thousand times a second to once a minute.
@@ -347,13 +405,12 @@ async fn finish<H: Handler>(
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn accepted_sockets_inherit_how_long_the_system_waits_for_a_silent_client() {
+    #[test]
+    fn accepted_sockets_inherit_how_long_the_system_waits_for_a_silent_client() {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         give_up_after(&listener, Duration::from_secs(7)).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
-        let (client, accepted) = tokio::join!(client, listener.accept());
-        let (accepted, _) = accepted.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, _) = listener.accept().unwrap();
         assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
         drop(client);
     }

@@ -56,7 +56,7 @@ impl Admin {
     ///
     /// The address cannot be listened on.
     pub fn bind(address: SocketAddr, metrics: Metrics) -> io::Result<Self> {
-        Ok(Self { listener: listen(address)?, metrics })
+        Ok(Self { listener: TcpListener::from_std(listen(address)?)?, metrics })
     }
 
     /// The hosts it may be addressed as: loopback, and the address it was bound to. Bound to all addresses, it

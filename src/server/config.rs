@@ -85,7 +85,7 @@ impl Default for Config {
 /// How many connections there may be, and for how long.
 ///
 /// One too many is accepted, answered with 503 and `Retry-After`, and closed, without a byte of it being read. With
-/// TLS it is closed without an answer.
+/// TLS, and in a flood of more than 200 a second, it is closed without an answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Connections {

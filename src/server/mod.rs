@@ -47,6 +47,7 @@ mod route;
 mod serve;
 #[cfg(feature = "tls")]
 mod tls;
+mod watch;
 mod writer;
 
 pub use accept::{Drained, Server};

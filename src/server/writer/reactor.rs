@@ -21,6 +21,7 @@ use super::{Handed, ReactorSide, Shared};
 use crate::server::ConnectionCounters;
 use crate::server::metrics::Pace;
 use crate::server::serve::Visit;
+use crate::server::watch::watch;
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
@@ -237,16 +238,6 @@ impl Reactor {
             black_box(entries().fold(false, |any, entry| any ^ entry.warm_connection()));
         }
     }
-}
-
-/// Has the runtime watch an epoll.
-#[allow(
-    unsafe_code,
-    reason = "the runtime wants to be told that a descriptor stays open while it is watched"
-)]
-fn watch(poll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
-    // SAFETY: the descriptor belongs to `poll`, which the `AsyncFd` owns from here on; nobody else closes it.
-    Ok(unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) }?)
 }
 
 impl Future for Reactor {

@@ -1,0 +1,24 @@
+//! Has the runtime watch a descriptor that is not one of its own kinds.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What owns one descriptor and keeps it from its creation to its end.
+pub(super) trait Keeps: AsRawFd {}
+
+impl Keeps for mio::Poll {}
+impl Keeps for mio::net::TcpListener {}
+
+/// Has the runtime say when there is something to read.
+#[allow(
+    unsafe_code,
+    reason = "the runtime wants to be told that a descriptor stays open while it is watched"
+)]
+pub(super) fn watch<T: Keeps>(keeper: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the descriptor belongs to `keeper`, which the `AsyncFd` owns from here on; nobody else closes it, and
+    // what implements `Keeps`, here above, never has another.
+    Ok(unsafe { AsyncFd::register_with_interest(keeper, Interest::READABLE) }?)
+}
