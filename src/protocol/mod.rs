@@ -48,6 +48,7 @@
 //! | `bad_host` | the `Host` is missing, malformed, or not in the allow-list | 403 | -32000 | Host is not allowed; add it to the server's allowed hosts |
 //! | `bad_origin` | the `Origin` is malformed or not in the allow-list | 403 | -32000 | Origin is not allowed; add it to the server's allowed origins |
 //! | `body_too_large` | the body is larger than allowed | 413 | -32000 | body is larger than {limit} bytes |
+//! | `event_too_large` | the message to publish is larger than a stream may retain | 413 | -32000 | the event is larger than the {limit} bytes that its stream may retain |
 //! | `headers_too_large` | the request head is larger than allowed | 431 | -32000 | request headers are too large; send fewer or shorter headers |
 //! | `body_timeout` | the body did not arrive in time | 408 | -32000 | the body did not arrive in time; send the request again |
 //! | `too_many_requests` | too many requests are in flight | 429 | -32000 | {limit} requests are in flight; wait for one to finish, then send again |

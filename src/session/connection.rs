@@ -276,8 +276,10 @@ impl Drop for Connection {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
         // No touch: that a connection ended says nothing of when its client was last there.
         self.subscriber.detach(stream);
-        if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
-            self.session.release(request, self.phase == Phase::Delivered);
+        match &self.request {
+            None => self.session.shed(),
+            Some(_) if self.phase == Phase::Taken => {}
+            Some(request) => self.session.release(request, self.phase == Phase::Delivered),
         }
     }
 }

@@ -33,6 +33,7 @@ mod admission;
 mod connection;
 mod counters;
 mod registry;
+mod relief;
 mod request;
 mod settings;
 mod state;
@@ -41,7 +42,7 @@ pub use admission::Creator;
 pub use connection::{Connection, Piece, PieceBuf};
 pub use counters::Counters;
 pub use registry::{End, Reach, Sessions};
-pub use request::{AskError, RequestStream};
+pub use request::{AskError, PublishError, RequestStream};
 pub use settings::{AtLimit, Rate, Settings};
 pub use state::{Session, Summary};
 

@@ -167,6 +167,8 @@ impl Entry {
     pub(super) fn beat(&mut self, scratch: &mut Vec<u8>, patience: u8) -> Drive {
         if self.blocked {
             self.stalled = self.stalled.saturating_add(1);
+            // What is kept for it is in short supply: then one whole round is enough.
+            let patience = if self.connection.session().is_short_of_memory() { 1 } else { patience };
             let over = self.stalled > patience || self.connection.is_void();
             return if over { Drive::Broken } else { Drive::Blocked };
         }
