@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::protocol::{self, Message, ProtocolVersion, Refusal, RequestId, RequestMessage};
-use crate::session::{AskError, RequestStream, Session};
+use crate::session::{AskError, PublishError, RequestStream, Session};
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
@@ -342,7 +342,8 @@ impl Outlet {
         self.request.version()
     }
 
-    /// Publishes a notification on the stream of the request. False if the request is over.
+    /// Publishes a notification on the stream of the request. False if the request is over, or the message larger
+    /// than its stream may retain.
     pub fn notify(&self, method: &str, params: &impl Serialize) -> bool {
         let Ok(params) = to_raw_value(params) else { return false };
         self.publish(|out| protocol::write_notification(out, method, Some(&params)))
@@ -368,9 +369,18 @@ impl Outlet {
     }
 
     /// Publishes one message on the stream of the request; `write` appends it, as one line of JSON. False if
-    /// the request is over.
+    /// the request is over, or the message larger than its stream may retain.
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        self.session.publish_on(&self.request, write).is_ok()
+        self.try_publish(write).is_ok()
+    }
+
+    /// Publishes like [`publish`](Self::publish), and says what is wrong if it cannot.
+    ///
+    /// # Errors
+    ///
+    /// The request is over, or the message is larger than its stream may retain.
+    pub fn try_publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), PublishError> {
+        self.session.publish_on(&self.request, write).map(drop)
     }
 
     /// Asks the client something on the stream of the request, and waits for its answer.
@@ -485,10 +495,20 @@ impl Context {
     }
 
     /// Answers with a whole message, which `write` appends as one line of JSON. Its ID is the caller's care.
-    pub fn respond_with(mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn respond_with(self, write: impl FnOnce(&mut Vec<u8>)) {
+        // A request that was cancelled meanwhile takes no response; one that is too large was answered.
+        let _ = self.try_respond_with(write);
+    }
+
+    /// Answers like [`respond_with`](Self::respond_with), and says what is wrong if it cannot.
+    ///
+    /// # Errors
+    ///
+    /// The request was cancelled or its session ended; or the response is larger than its stream may retain. Then
+    /// the client got an error in its place.
+    pub fn try_respond_with(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), PublishError> {
         self.answered = true;
-        // A request that was cancelled meanwhile takes no response.
-        let _ = self.outlet.session.respond(&self.outlet.request, write);
+        self.outlet.session.respond(&self.outlet.request, write).map(drop)
     }
 }
 

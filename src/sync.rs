@@ -47,6 +47,9 @@ mod primitives {
 pub use primitives::*;
 
 use crossbeam_utils::CachePadded;
+/// A number for a static, where loom's cannot stand. For figures only: the model checker does not see it.
+#[allow(clippy::disallowed_types, reason = "this is the one place they come from")]
+pub type StaticI64 = std::sync::atomic::AtomicI64;
 
 /// Deferred reclamation: memory unlinked now is freed once nobody who was pinned can still see it.
 pub mod epoch {

@@ -2,6 +2,9 @@
 
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 
+#[cfg(feature = "server")]
+mod support;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,10 +13,10 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use mimalloc::MiMalloc;
-use ringmain::protocol::{ProtocolVersion, RequestId};
+use ringmain::protocol::{ProtocolVersion, Refusal, RequestId};
 use ringmain::ring::{self, Cursor, FIRST, Limits, Ring, Step};
-use ringmain::session::{Session, Sessions, Settings};
-use ringmain::sse::{Frame, StreamName};
+use ringmain::session::{Holder, AtLimit, Connection, Creator, End, RequestStream, Session, Sessions, Settings};
+use ringmain::sse::{EventId, Frame, StreamName};
 use ringmain::stream::{Clock, Moment, Stream};
 use ringmain::sync::lock;
 
@@ -258,4 +261,244 @@ fn a_stalled_reader_keeps_its_batch_and_no_more() {
         }
     }
     assert_eq!(read + missed, 256 + PUBLISHED as u64);
+}
+
+/// A registry that may retain so many bytes.
+fn budgeted(max_retained_bytes: u64) -> Sessions {
+    let mut settings = Settings { max_retained_bytes, ..settings() };
+    settings.standalone = Limits { capacity: 4096, max_weight: 8 << 20, max_age_ms: 1 << 20 };
+    Sessions::new(settings, Clock::default())
+}
+
+/// Publishes events of `bytes` bytes, data alone.
+fn publish(session: &Session, count: usize, bytes: usize) {
+    (0..count).for_each(|_| assert!(session.publish(|out| out.resize(out.len() + bytes, b'x')).is_ok()));
+}
+
+/// Answers a request whose client is gone with `bytes` bytes; returns the name of its stream.
+fn answered(session: &Arc<Session>, bytes: usize) -> StreamName {
+    let request = session.open_request(RequestId::from(1), None, ProtocolVersion::LATEST).unwrap();
+    publish_on(session, &request, 30);
+    session.respond(&request, |out| out.resize(out.len() + bytes, b'r')).unwrap();
+    request.name()
+}
+
+fn publish_on(session: &Session, request: &RequestStream, count: usize) {
+    (0..count)
+        .for_each(|_| assert!(session.publish_on(request, |out| out.resize(out.len() + 500, b'p')).is_ok()));
+}
+
+/// The event IDs of a stream before and behind everything.
+fn beginning(name: StreamName) -> String {
+    EventId::event(name, 0).to_string()
+}
+
+/// What a connection gives until it has nothing more for now.
+fn read(connection: &mut Connection) -> String {
+    let (mut out, mut context) = (Vec::new(), Context::from_waker(Waker::noop()));
+    while let Poll::Ready(Some(piece)) = connection.poll_next(&mut context) {
+        piece.append_to(&mut out);
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_longest_backlogs_go_first_and_responses_stay() {
+    let _alone = lock(&ALONE);
+    const BUDGET: u64 = 8 << 20;
+    let sessions = budgeted(BUDGET);
+    let create = || {
+        let session = sessions.create(0);
+        session.agree(ProtocolVersion::LATEST);
+        session
+    };
+    let (large, small): (Vec<_>, Vec<_>) =
+        ((0..20).map(|_| create()).collect(), (0..50).map(|_| create()).collect());
+    large.iter().enumerate().for_each(|(index, session)| publish(session, 700 + 50 * index, 1000));
+    small.iter().for_each(|session| publish(session, 20, 1000));
+    let waiting: Vec<_> = small.iter().map(|session| answered(session, 5000)).collect();
+    assert!(sessions.retained_bytes() > 2 * BUDGET && sessions.is_over_budget());
+    assert!(sessions.relieve() > BUDGET);
+    assert!(sessions.retained_bytes() <= BUDGET, "{}", sessions.retained_bytes());
+    assert!(!sessions.is_over_budget() && sessions.relieve() == 0);
+    // All of the long ones are now as long, to within a chunk.
+    let left: Vec<_> = large.iter().map(|session| session.standalone().retained_bytes()).collect();
+    let (least, most) = (left.iter().min().unwrap(), left.iter().max().unwrap());
+    assert!(*least > 100_000 && most - least <= 2 * 16 * 1100, "{left:?}");
+    for (session, name) in small.iter().zip(&waiting) {
+        assert_eq!(read(&mut session.connect(None).unwrap()).matches("data: x").count(), 20);
+        let fetched = read(&mut session.connect(Some(&beginning(*name))).unwrap());
+        assert_eq!((fetched.matches("data: p").count(), fetched.matches("data: r").count()), (30, 1));
+    }
+    // Who lost something is told how much.
+    let told = read(&mut large[0].connect(None).unwrap());
+    let kept = told.matches("data: x").count();
+    assert!(told.contains(&format!(r#""missed":{}"#, 700 - kept)), "{kept}");
+    assert_eq!(sessions.counters().responses_given_up(), 0);
+}
+
+#[test]
+fn responses_go_last_and_the_oldest_of_them_first() {
+    let _alone = lock(&ALONE);
+    const BUDGET: u64 = 8 << 20;
+    let sessions = budgeted(BUDGET);
+    let session = sessions.create(0);
+    session.agree(ProtocolVersion::LATEST);
+    let waiting: Vec<_> = (0..100).map(|_| answered(&session, 200_000)).collect();
+    assert!(sessions.retained_bytes() > 20_000_000);
+    sessions.relieve();
+    assert!(sessions.retained_bytes() <= BUDGET, "{}", sessions.retained_bytes());
+    let given_up = sessions.counters().responses_given_up() as usize;
+    assert!((60..75).contains(&given_up), "{given_up}");
+    for (index, name) in waiting.iter().enumerate() {
+        let found = session.connect(Some(&beginning(*name)));
+        if index < given_up {
+            assert_eq!(found.unwrap_err(), Refusal::UnknownStream, "{index}");
+        } else {
+            assert!(read(&mut found.unwrap()).contains("data: r"), "{index}");
+        }
+    }
+}
+
+/// Sessions that are created, used in all ways and ended in all ways, and what is left of them: with
+/// `RINGMAIN_CHURN=1000000` a million.
+#[test]
+fn memory_returns_to_baseline_after_churn() {
+    let _alone = lock(&ALONE);
+    let count = std::env::var("RINGMAIN_CHURN").map_or(20_000, |count| count.parse().expect("a number"));
+    let clock = Clock::default();
+    let settings = Settings { max_sessions: 2000, at_limit: AtLimit::EvictOldest, ..Settings::default() };
+    let sessions = Sessions::new(settings, clock.clone());
+    let mut now = 0;
+    let mut churn = |count: usize| {
+        for number in 0..count {
+            let creator = Creator { holder: Holder::from(number as u64 % 1000), address: None };
+            let session = sessions.admit(creator, drop).expect("another one goes");
+            session.agree(ProtocolVersion::LATEST);
+            publish(&session, number % 20, 100);
+            match number % 5 {
+                // Never heard of again.
+                0 => {}
+                // Attached when it ends.
+                1 => {
+                    session.hear();
+                    let mut connection = session.connect(None).unwrap();
+                    read(&mut connection);
+                    assert!(sessions.end(&session, End::Deleted));
+                    read(&mut connection);
+                }
+                // With a response that nobody fetches, and a request that nobody answers.
+                2 => {
+                    session.hear();
+                    answered(&session, 300);
+                    let _ = session.open_request(RequestId::from(2), None, ProtocolVersion::LATEST);
+                }
+                3 => {
+                    live(&session);
+                    assert!(sessions.terminate(&session));
+                }
+                _ => live(&session),
+            }
+            if number % 1000 == 0 {
+                now += 40_000;
+                clock.advance(Moment(now));
+                sessions.sweep(drop);
+            }
+        }
+        // All that is left grows too old.
+        now += sessions.settings().absolute_ms;
+        clock.advance(Moment(now));
+        (0..50).for_each(|_| sessions.sweep(drop));
+        assert_eq!(sessions.len(), 0);
+    };
+    // What the first sessions of all leave is not the last ones'.
+    churn(10_000);
+    let ((), grown) = kept(|| churn(count));
+    println!("{grown} bytes more after {count} sessions");
+    assert!(grown < 200_000, "{grown}");
+    // Of sessions that ended with a client connected, the map keeps some for a while.
+    assert!(sessions.retained_bytes() < 1_000_000, "{}", sessions.retained_bytes());
+    let counters = sessions.counters();
+    let ended = counters.expired_absolute() + counters.expired_idle() + counters.expired_uninitialised();
+    let ended = ended + counters.evicted() + counters.deleted() + counters.closed();
+    assert_eq!(counters.created(), ended);
+    assert!(counters.evicted() > 0 && counters.expired_uninitialised() > 0);
+}
+
+/// Hundreds of clients that read nothing and are owed thousands of events each.
+#[cfg(feature = "server")]
+#[test]
+fn memory_is_bounded_with_stalled_readers() {
+    use ringmain::server::Config;
+    use std::time::Duration;
+    use support::{TestServer, until};
+
+    const READERS: usize = 200;
+    const EVENTS: u64 = 2000;
+    const BUDGET: u64 = 32 << 20;
+    let _alone = lock(&ALONE);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(support::test(async {
+        let mut config = Config::default();
+        config.sessions = Settings { max_retained_bytes: BUDGET, ..Settings::default() };
+        config.sessions.standalone = Limits { capacity: 4096, max_weight: 8 << 20, max_age_ms: 1 << 20 };
+        config.keep_alive = Duration::from_millis(200);
+        config.stalled_after = Duration::from_secs(5);
+        let server = TestServer::start(config);
+        let mut stalled = Vec::new();
+        for _ in 0..READERS {
+            let client = server.client().await;
+            let mut wire = support::Wire::connect_tiny(server.address).await;
+            wire.send(&client.get_bytes(None)).await;
+            stalled.push((server.session(&client), client, wire));
+        }
+        until("all to be attached", || {
+            stalled.iter().all(|(session, ..)| session.standalone().terms().is_attached())
+        })
+        .await;
+        let (healthy, bystander) = (server.client().await, server.client().await);
+        let mut reading = healthy.listen(None).await;
+        reading.primed().await;
+        let reader = server.session(&healthy);
+        let waiting = server.session(&bystander);
+        publish(&waiting, 10, 300);
+        let before = LIVE.load(Ordering::Relaxed); // Relaxed: a number that orders nothing
+        let (mut most, mut most_live, mut owed) = (0, 0, 0);
+        for round in 1..=EVENTS {
+            for (session, ..) in &stalled {
+                publish(session, 1, 300);
+            }
+            if round % 10 == 0 {
+                // One that reads gets its events meanwhile.
+                support::publish(&reader, round);
+                assert_eq!(support::number(&reading.message().await.1), round);
+            }
+            owed += 355 * READERS as u64;
+            most = most.max(server.sessions.retained_bytes());
+            most_live = most_live.max(LIVE.load(Ordering::Relaxed) - before); // Relaxed: as above
+        }
+        healthy.ping(1).await;
+        println!("{most} bytes retained at most, {most_live} bytes of memory more; {owed} were owed");
+        assert!(owed > 4 * BUDGET);
+        // What is published between two looks comes on top of the budget.
+        assert!(most < 2 * BUDGET && most_live < 3 * BUDGET as i64, "{most} {most_live}");
+        until("no more than the budget to be retained", || server.sessions.retained_bytes() <= BUDGET).await;
+        assert!(server.sessions.counters().relieved_bytes() > owed / 2);
+        // The one that had little lost nothing.
+        let mut late = bystander.listen(None).await;
+        late.primed().await;
+        for _ in 0..10 {
+            assert_eq!(late.next().await.expect("an event").data.map(|data| data.len()), Some(300));
+        }
+        // Those that stalled lose their connections, and are told what they missed when they come back.
+        until("their connections to end", || {
+            stalled.iter().all(|(session, ..)| !session.standalone().terms().is_attached())
+        })
+        .await;
+        let (_, client, _) = &stalled[0];
+        let mut again = client.listen(None).await;
+        again.primed().await;
+        let told = again.next().await.expect("the signal of a gap").message();
+        assert_eq!(told["params"]["data"]["event"], "lagged", "{told}");
+    }));
 }

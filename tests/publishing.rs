@@ -82,6 +82,9 @@ async fn what_cannot_be_published_is_refused_and_says_why() {
         let nobody = "0123456789abcdef0123456789abcdef";
         let large =
             format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"text":"{}"}}}}"#, "x".repeat(5 << 20));
+        // Fits a body, and not a stream.
+        let heavy =
+            format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"text":"{}"}}}}"#, "x".repeat(2 << 20));
         let own = client.session.as_str();
         for (to, body, status) in [
             (own, "not JSON", 400),
@@ -95,6 +98,8 @@ async fn what_cannot_be_published_is_refused_and_says_why() {
             ("not-an-id", &note(1), 404),
             ("", &note(1), 404),
             (own, &large, 413),
+            (own, &heavy, 413),
+            ("all", &heavy, 413),
         ] {
             let (answered, answer) = publish(admin, to, body).await;
             let start = &body[..body.len().min(60)];

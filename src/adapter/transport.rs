@@ -1,6 +1,5 @@
 //! A session as rmcp's service loop sees it.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
@@ -12,22 +11,13 @@ use serde::Serialize;
 
 use super::mailbox::Mailbox;
 use crate::protocol::RequestId;
-use crate::session::{RequestStream, Session};
+use crate::session::{PublishError, RequestStream, Session};
 use crate::stream::LagPolicy;
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
-/// The session ended, or the request has its answer.
-#[derive(Debug)]
-pub(super) struct Gone;
-
-impl fmt::Display for Gone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the session or the request has ended")
-    }
-}
-
-impl std::error::Error for Gone {}
+/// What becomes of a message whose request or session is over.
+const GONE: PublishError = PublishError::Closed;
 
 pub(super) struct SessionTransport {
     session: Arc<Session>,
@@ -44,7 +34,7 @@ impl SessionTransport {
         Self { session, mailbox, inbox }
     }
 
-    fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<Option<Sent>, Gone> {
+    fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<Option<Sent>, PublishError> {
         match message {
             JsonRpcMessage::Response(response) => self.respond(Some(&response.id), message).map(|()| None),
             JsonRpcMessage::Error(error) => self.respond(error.id.as_ref(), message).map(|()| None),
@@ -57,7 +47,7 @@ impl SessionTransport {
                 if let ServerNotification::ProgressNotification(progress) = notification {
                     // Progress of a request that has its response would break the protocol.
                     let token = our_id(&progress.params.progress_token.0);
-                    let request = self.session.request_by_token(&token).ok_or(Gone)?;
+                    let request = self.session.request_by_token(&token).ok_or(GONE)?;
                     return self.publish_on(Some(request), message).map(Some);
                 }
                 let marked = notification.extensions().get::<OriginatingRequestId>();
@@ -66,22 +56,21 @@ impl SessionTransport {
         }
     }
 
-    fn respond(&self, id: Option<&NumberOrString>, message: &impl Serialize) -> Result<(), Gone> {
-        let context = id.and_then(|id| self.mailbox.take(&our_id(id))).ok_or(Gone)?;
-        context.respond_with(|out| write(out, message));
-        Ok(())
+    fn respond(&self, id: Option<&NumberOrString>, message: &impl Serialize) -> Result<(), PublishError> {
+        let context = id.and_then(|id| self.mailbox.take(&our_id(id))).ok_or(GONE)?;
+        context.try_respond_with(|out| write(out, message))
     }
 
     fn publish_on(
         &self,
         request: Option<Arc<RequestStream>>,
         message: &impl Serialize,
-    ) -> Result<Sent, Gone> {
+    ) -> Result<Sent, PublishError> {
         let published = match &request {
             Some(request) => self.session.publish_on(request, |out| write(out, message)),
             None => self.session.publish(|out| write(out, message)),
         };
-        published.map(|_| Sent { on: request }).map_err(|_| Gone)
+        published.map(|_| Sent { on: request })
     }
 }
 
@@ -121,14 +110,14 @@ pub(super) fn our_id(id: &NumberOrString) -> RequestId {
 }
 
 impl Transport<RoleServer> for SessionTransport {
-    type Error = Gone;
+    type Error = PublishError;
 
     /// Serialises and publishes before it returns, so that messages keep the order they were sent in. The
     /// future is ready at once, unless publishers shall wait for clients ([`LagPolicy::Wait`]).
     fn send(
         &mut self,
         message: TxJsonRpcMessage<RoleServer>,
-    ) -> impl Future<Output = Result<(), Gone>> + Send + 'static {
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + 'static {
         let published = self.publish(&message);
         let waits = self.session.settings().lag == LagPolicy::Wait;
         let session = waits.then(|| self.session.clone());
@@ -144,7 +133,7 @@ impl Transport<RoleServer> for SessionTransport {
         self.inbox.recv_async().await.ok()
     }
 
-    async fn close(&mut self) -> Result<(), Gone> {
+    async fn close(&mut self) -> Result<(), PublishError> {
         self.mailbox.close();
         Ok(())
     }

@@ -55,6 +55,7 @@
 //! | `not_permitted` | whoever sends the request may not | 403 | -32000 | not permitted; ask the operator of this server |
 //! | `identity_unavailable` | it cannot be found out who sends the request | 503 | -32000 | access tokens cannot be checked at the moment; try again later |
 //! | `body_too_large` | the body is larger than allowed | 413 | -32000 | body is larger than {limit} bytes |
+//! | `event_too_large` | the message to publish is larger than a stream may retain | 413 | -32000 | the event is larger than the {limit} bytes that its stream may retain |
 //! | `headers_too_large` | the request head is larger than allowed | 431 | -32000 | request headers are too large; send fewer or shorter headers |
 //! | `body_timeout` | the body did not arrive in time | 408 | -32000 | the body did not arrive in time; send the request again |
 //! | `too_many_requests` | too many requests are in flight | 429 | -32000 | {limit} requests are in flight; wait for one to finish, then send again |

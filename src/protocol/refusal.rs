@@ -118,6 +118,11 @@ pub enum Refusal {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The message to publish is larger than a stream may retain.
+    EventTooLarge {
+        /// How many bytes a stream may retain.
+        limit: u64,
+    },
     /// The request head is larger than allowed.
     HeadersTooLarge,
     /// The body did not arrive in time.
@@ -218,6 +223,9 @@ impl Refusal {
                 format!("header {name} has bytes that are not visible ASCII; send ASCII only").into()
             }
             Self::BodyTooLarge { limit } => format!("body is larger than {limit} bytes").into(),
+            Self::EventTooLarge { limit } => {
+                format!("the event is larger than the {limit} bytes that its stream may retain").into()
+            }
             Self::TooManyRequests { limit } => {
                 format!("{limit} requests are in flight; wait for one to finish, then send again").into()
             }
@@ -457,6 +465,7 @@ impl Refusal {
                 "access tokens cannot be checked at the moment; try again later",
             ),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, BAD, "body_too_large", ""),
+            Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, BAD, "event_too_large", ""),
             Self::HeadersTooLarge => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 BAD,
@@ -559,6 +568,7 @@ mod tests {
             NotPermitted,
             IdentityUnavailable,
             BodyTooLarge { limit: 987 },
+            EventTooLarge { limit: 987 },
             HeadersTooLarge,
             BodyTimeout,
             TooManyRequests { limit: 987 },

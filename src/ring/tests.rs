@@ -173,6 +173,39 @@ fn heavy_entries_are_bounded_by_weight_and_not_by_count() {
 }
 
 #[test]
+fn a_ring_is_trimmed_to_a_weight_and_goes_on() {
+    let (ring, limits) = (Ring::new(), small(256));
+    assert_eq!((ring.spare_weight(), ring.trim(0, 0, &limits)), (0, 0));
+    (0..100).for_each(|payload| assert!(ring.publish(Handle::heavy(payload, 10), 0, &limits).is_ok()));
+    assert_eq!((ring.spare_weight(), ring.trim(1000, 0, &limits)), (1000, 0));
+    let gone = ring.trim(500, 0, &limits);
+    assert!((500..660).contains(&gone) && ring.spare_weight() == 1000 - gone, "{gone}");
+    let (seen, missed, _) = drain(&mut Cursor::at(FIRST), &ring);
+    assert_eq!(
+        seen.iter().map(|(position, _)| *position).collect::<Vec<_>>(),
+        (gone / 10 + 1..=100).collect::<Vec<_>>()
+    );
+    assert_eq!(missed, gone / 10);
+    // Down to nothing, the chunk that is written included; positions go on.
+    assert_eq!(ring.trim(0, 0, &limits), 1000 - gone);
+    assert_eq!((ring.spare_weight(), ring.oldest(), ring.tail()), (0, 101, 101));
+    assert_eq!(ring.publish(Handle::heavy(7, 10), 0, &limits).unwrap(), 101);
+    assert_eq!(drain(&mut Cursor::at(101), &ring).0, [(101, 7)]);
+}
+
+#[test]
+fn the_last_entry_is_never_trimmed() {
+    let (ring, limits) = (Ring::new(), small(256));
+    (0..50).for_each(|payload| assert!(ring.publish(Handle::heavy(payload, 10), 0, &limits).is_ok()));
+    assert!(ring.publish_last(Handle::heavy(50, 10), 0, &limits).is_ok());
+    let spare = ring.spare_weight();
+    assert_eq!((ring.trim(0, 0, &limits), ring.spare_weight()), (spare, 0));
+    let (seen, missed, ended) = drain(&mut Cursor::at(FIRST), &ring);
+    assert_eq!((seen.last(), ended, missed), (Some(&(51, 50)), true, spare / 10));
+    assert_eq!(ring.trim(0, 0, &limits), 0);
+}
+
+#[test]
 fn old_entries_go_by_age_and_positions_go_on() {
     let limits = Limits { max_age_ms: 100, ..small(64) };
     let ring = Ring::new();

@@ -166,15 +166,6 @@ impl<T: Entry> Ring<T> {
         });
     }
 
-    /// Weight of what is retained. Other threads may publish and evict meanwhile.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        let guard = epoch::pin();
-        let Some(oldest) = self.oldest.load(&guard) else { return 0 };
-        let tail = self.tail.load(&guard).unwrap_or(oldest);
-        (tail.weight_before + weight_of(tail)).saturating_sub(oldest.weight_before)
-    }
-
     /// Evicts what is older than the age limit at `now`, even if nothing new is published. The last entry of a
     /// finished ring stays. Returns how many positions were passed over.
     pub fn evict_older(&self, now: u32, limits: &Limits) -> u64 {
@@ -195,6 +186,45 @@ impl<T: Entry> Ring<T> {
             self.evict_while(|oldest, _| is_older(oldest.stamp(), now, limits.max_age_ms));
         }
         self.oldest.load(&guard).map_or(0, |oldest| oldest.base.saturating_sub(first))
+    }
+
+    /// The weight of everything retained. Another thread may change it between this call and the next.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let guard = epoch::pin();
+        let (Some(oldest), Some(tail)) = (self.oldest.load(&guard), self.tail.load(&guard)) else { return 0 };
+        tail.weight_before.saturating_sub(oldest.weight_before) + weight_of(tail)
+    }
+
+    /// What [`trim`](Self::trim) can let go: the weight of everything retained, or, of a finished ring, of what
+    /// does not share the chunk of its last entry. Another thread may change it between this call and the next.
+    #[must_use]
+    pub fn spare_weight(&self) -> u64 {
+        let guard = epoch::pin();
+        let (Some(oldest), Some(tail)) = (self.oldest.load(&guard), self.tail.load(&guard)) else { return 0 };
+        tail.weight_before.saturating_sub(oldest.weight_before) + open_weight(tail)
+    }
+
+    /// Evicts the oldest entries until what can be let go weighs no more than `max_weight`. The last entry of a
+    /// finished ring stays, with what shares its chunk. Returns the weight let go.
+    pub fn trim(&self, max_weight: u64, now: u32, limits: &Limits) -> u64 {
+        let guard = epoch::pin();
+        let Some(tail) = self.tail.load(&guard) else { return 0 };
+        // What is published meanwhile is left for the next time.
+        let (before, open) = (self.spare_weight(), open_weight(tail));
+        let is_heavy = |oldest: Pinned<'_, T>| {
+            tail.weight_before.saturating_sub(oldest.weight_before) + open > max_weight
+        };
+        self.evict_while(|oldest, _| is_heavy(oldest));
+        // Only the tail is left: as in `evict_older`.
+        if open > max_weight
+            && self.oldest.load(&guard).is_some_and(|oldest| oldest.is(tail))
+            && let Some(end) = seal(tail)
+        {
+            self.chunk_after(tail, end, now, limits, Some(0));
+            self.evict_while(|oldest, _| oldest.is(tail));
+        }
+        before.saturating_sub(self.spare_weight())
     }
 
     /// Evicts the oldest chunk as long as `surplus` says so of it and the next. Never evicts the tail.
@@ -227,6 +257,12 @@ fn seal<T: Entry>(chunk: Pinned<'_, T>) -> Option<usize> {
         }
     }
     Some(index)
+}
+
+/// Weight of the entries in `tail`, or nothing if the ring ends in it.
+fn open_weight<T: Entry>(tail: Pinned<'_, T>) -> u64 {
+    let ends = |slot: &Slot<T>| matches!(slot.read(), State::Closed | State::Entry { last: true, .. });
+    if tail.slots().iter().any(ends) { 0 } else { weight_of(tail) }
 }
 
 /// Weight of the entries in `chunk` so far.

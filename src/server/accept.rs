@@ -309,9 +309,21 @@ impl Pause {
 async fn keep_up<H: Handler>(endpoint: Arc<Endpoint<H>>) {
     let mut clock = tokio::time::interval(Duration::from_millis(50).min(endpoint.config.sweep));
     let mut sweep = tokio::time::interval(endpoint.config.sweep);
+    let mut relieve_from = Instant::now();
     loop {
         tokio::select! {
-            _ = clock.tick() => endpoint.tell_time(),
+            _ = clock.tick() => {
+                endpoint.tell_time();
+                if endpoint.sessions.is_over_budget() && Instant::now() >= relieve_from {
+                    let (began, relieving) = (Instant::now(), endpoint.clone());
+                    let relieved = tokio::task::spawn_blocking(move || relieving.sessions.relieve()).await;
+                    if endpoint.sessions.is_over_budget() {
+                        // It did not help, and may not soon: a tenth of one core at most.
+                        relieve_from = Instant::now() + 10 * began.elapsed().min(sweep.period());
+                    }
+                    tracing::debug!(bytes = relieved.unwrap_or_default(), "let events go: too much was retained");
+                }
+            }
             _ = sweep.tick() => {
                 let sweeping = endpoint.clone();
                 // Off the reactor: with a million sessions it takes tens of milliseconds.

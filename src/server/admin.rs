@@ -14,7 +14,7 @@
 //! Publishing answers 200 with `{"sessions":n,"delivered":n,"retained":n}`: how many sessions it was published
 //! to, how many of them have a client connected, and where it waits for one. It answers 400 if the body is not
 //! one notification or the query does not say to whom, 404 if there is no such session, 413 if the body is too
-//! large; with `{"error":"…"}`.
+//! large, or the event larger than a stream may retain; with `{"error":"…"}`.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use super::accept::{Pause, listen};
 use super::{Metrics, Readiness};
 use crate::protocol::{AllowList, Message, Refusal, SessionId, check_host, check_origin, write_single_line};
-use crate::session::{Reach, Sessions};
+use crate::session::{PublishError, Reach, Sessions};
 use crate::sync::Arc;
 
 /// Largest message that may be published, in bytes.
@@ -162,7 +162,10 @@ async fn publish(sessions: &Sessions, request: Request<RequestBody>) -> Result<A
     } else {
         let gone = || Refused(StatusCode::NOT_FOUND, "there is no such session".into());
         let session = SessionId::parse(&target).and_then(|id| sessions.find_any(id)).ok_or_else(gone)?;
-        session.publish(write).map_err(|_| gone())?;
+        session.publish(write).map_err(|error| match error {
+            PublishError::TooLarge { limit, .. } => Refusal::EventTooLarge { limit }.into(),
+            _ => gone(),
+        })?;
         let mut reach = Reach::default();
         reach.count(session.standalone().terms().is_attached());
         reach
@@ -175,11 +178,17 @@ async fn publish_to_all(
     sessions: &Sessions,
     write: impl FnOnce(&mut Vec<u8>) + Send + 'static,
 ) -> Result<Reach, Refusal> {
-    if sessions.len() <= MANY_SESSIONS {
-        return Ok(sessions.publish(write));
-    }
-    let sessions = sessions.clone();
-    tokio::task::spawn_blocking(move || sessions.publish(write)).await.map_err(|_| Refusal::Internal)
+    let published = if sessions.len() <= MANY_SESSIONS {
+        sessions.publish(write)
+    } else {
+        let sessions = sessions.clone();
+        let publishing = tokio::task::spawn_blocking(move || sessions.publish(write));
+        publishing.await.map_err(|_| Refusal::Internal)?
+    };
+    published.map_err(|error| match error {
+        PublishError::TooLarge { limit, .. } => Refusal::EventTooLarge { limit },
+        _ => Refusal::Internal,
+    })
 }
 
 /// The value of `session` in a query.

@@ -172,7 +172,7 @@ impl Connection {
     /// was handed to a connection.
     pub fn take_rest(&mut self, max_bytes: usize) -> Option<Vec<u8>> {
         let request = self.request.as_ref()?;
-        let weight = usize::try_from(request.stream.weight()).unwrap_or(usize::MAX);
+        let weight = usize::try_from(request.stream.retained_bytes()).unwrap_or(usize::MAX);
         if !request.is_finished() || weight > max_bytes || self.phase == Phase::Taken {
             return None;
         }
@@ -329,8 +329,10 @@ impl Drop for Connection {
         if self.phase == Phase::Flowing {
             self.traffic().count_ended(Ending::Disconnected);
         }
-        if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
-            self.session.release(request, self.phase == Phase::Delivered);
+        match &self.request {
+            None => self.session.shed(),
+            Some(_) if self.phase == Phase::Taken => {}
+            Some(request) => self.session.release(request, self.phase == Phase::Delivered),
         }
     }
 }

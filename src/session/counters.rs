@@ -22,6 +22,9 @@ pub struct Counters {
     superseded: AtomicU64,
     lagged: AtomicU64,
     missed: AtomicU64,
+    too_large: AtomicU64,
+    relieved_bytes: AtomicU64,
+    responses_given_up: AtomicU64,
 }
 
 impl Counters {
@@ -115,6 +118,24 @@ impl Counters {
         Self::read(&self.missed)
     }
 
+    /// Events that were refused because each alone was larger than its stream may retain.
+    #[must_use]
+    pub fn too_large(&self) -> u64 {
+        Self::read(&self.too_large)
+    }
+
+    /// Bytes of events that were evicted because all streams together retained too much.
+    #[must_use]
+    pub fn relieved_bytes(&self) -> u64 {
+        Self::read(&self.relieved_bytes)
+    }
+
+    /// Responses that were given up before their time, for the same reason.
+    #[must_use]
+    pub fn responses_given_up(&self) -> u64 {
+        Self::read(&self.responses_given_up)
+    }
+
     pub(super) fn count_created(&self) {
         Self::add(&self.created, 1);
     }
@@ -152,6 +173,18 @@ impl Counters {
     pub(super) fn count_lagged(&self, missed: u64) {
         Self::add(&self.lagged, 1);
         Self::add(&self.missed, missed);
+    }
+
+    pub(super) fn count_too_large(&self) {
+        Self::add(&self.too_large, 1);
+    }
+
+    pub(super) fn count_relieved(&self, bytes: u64) {
+        Self::add(&self.relieved_bytes, bytes);
+    }
+
+    pub(super) fn count_response_given_up(&self) {
+        Self::add(&self.responses_given_up, 1);
     }
 
     fn read(counter: &AtomicU64) -> u64 {

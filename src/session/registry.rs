@@ -11,13 +11,15 @@ use scc::{Guard, HashIndex, HashMap};
 use super::admission::{Creator, Rules, SAMPLE, Selection, Victim};
 use super::counters::Counters;
 use super::principal::{Holder, Principals};
+use super::request::PublishError;
 use super::settings::{AtLimit, Settings};
 use super::state::Session;
 use super::traffic::Traffic;
 use crate::protocol::{Refusal, SessionId, random_tag};
+use crate::ring::{Entry, Limits};
 use crate::sse::Frame;
 use crate::stream::{Clock, Moment};
-use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Weak, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicUsize, Mutex, Ordering, Weak, lock};
 
 /// What every session of one registry needs.
 pub(super) struct Shared {
@@ -37,12 +39,14 @@ pub(super) struct Shared {
     victims: Mutex<Vec<Victim>>,
     /// Responses by the time they were published: the oldest first, so that letting them go costs nothing for
     /// those whose time has not come.
-    responses: Queue,
+    pub(super) responses: Queue,
     /// Those handed to a connection that ended as it should, by that time.
-    delivered: Queue,
+    pub(super) delivered: Queue,
     principals: Principals,
     /// Milliseconds over which clients spread that are told to come back.
     spread_ms: AtomicU32,
+    /// More is retained than may be. Read now and then, written hardly ever.
+    short_of_memory: AtomicBool,
 }
 
 impl Shared {
@@ -62,8 +66,32 @@ impl Shared {
         self.settings.retry_ms.saturating_add(u32::try_from(later).unwrap_or(u32::MAX))
     }
 
-    fn rules(&self) -> Arc<Rules> {
+    pub(super) fn rules(&self) -> Arc<Rules> {
         lock(&self.rules).clone()
+    }
+
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        // Relaxed: a hint that orders nothing.
+        self.short_of_memory.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn tell_shortage(&self, is_short: bool) {
+        if self.is_short_of_memory() != is_short {
+            // Relaxed: as above.
+            self.short_of_memory.store(is_short, Ordering::Relaxed);
+        }
+    }
+
+    /// Refuses a frame that is larger than all that its stream may retain.
+    #[inline]
+    pub(super) fn check_size(&self, frame: &Frame, limits: &Limits) -> Result<(), PublishError> {
+        if frame.weight() as u64 <= limits.max_weight { Ok(()) } else { self.refuse_size(frame, limits) }
+    }
+
+    #[cold]
+    fn refuse_size(&self, frame: &Frame, limits: &Limits) -> Result<(), PublishError> {
+        self.counters.count_too_large();
+        Err(PublishError::TooLarge { bytes: frame.weight(), limit: limits.max_weight })
     }
 
     /// Takes a place for a session, if fewer than `max` are taken.
@@ -126,15 +154,15 @@ pub enum End {
 }
 
 /// A request stream that goes when its time has come.
-struct Kept {
-    session: Weak<Session>,
-    stream: u32,
+pub(super) struct Kept {
+    pub(super) session: Weak<Session>,
+    pub(super) stream: u32,
     since: Moment,
 }
 
 /// A queue in order of time, and the first of it that a sweep took out too early.
 #[derive(Default)]
-struct Queue {
+pub(super) struct Queue {
     queue: SegQueue<Kept>,
     /// Held by a sweep for its duration, and by nobody else: a second sweep at the same time waits.
     first: Mutex<Option<Kept>>,
@@ -145,21 +173,26 @@ impl Queue {
         self.queue.push(kept);
     }
 
-    /// Forgets every request stream that was kept for `ttl_ms` at `now`; returns how many.
-    fn expire(&self, now: Moment, ttl_ms: u64) -> usize {
-        let mut first = lock(&self.first);
-        let mut expired = 0;
-        while let Some(kept) = first.take().or_else(|| self.queue.pop()) {
-            if now.since(kept.since) < ttl_ms {
-                *first = Some(kept);
-                break;
-            }
-            if let Some(session) = kept.session.upgrade() {
+    /// Forgets every request stream that was kept for `ttl_ms` at `now`.
+    fn expire(&self, now: Moment, ttl_ms: u64) {
+        self.take_while(|kept| {
+            let is_over = now.since(kept.since) >= ttl_ms;
+            if is_over && let Some(session) = kept.session.upgrade() {
                 session.forget_request(kept.stream);
-                expired += 1;
+            }
+            is_over
+        });
+    }
+
+    /// Takes the oldest out as long as `wanted` says so of it.
+    pub(super) fn take_while(&self, mut wanted: impl FnMut(&Kept) -> bool) {
+        let mut first = lock(&self.first);
+        while let Some(kept) = first.take().or_else(|| self.queue.pop()) {
+            if !wanted(&kept) {
+                *first = Some(kept);
+                return;
             }
         }
-        expired
     }
 }
 
@@ -193,7 +226,7 @@ impl Reach {
 pub struct Sessions {
     /// Reads take no lock. The hash is the low half of the ID, which is random.
     map: Arc<HashIndex<u128, Arc<Session>, LowHalf>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Sessions {
@@ -217,6 +250,7 @@ impl Sessions {
                 delivered,
                 principals,
                 spread_ms: AtomicU32::new(0),
+                short_of_memory: AtomicBool::new(false),
             }),
         }
     }
@@ -423,9 +457,14 @@ impl Sessions {
 
     /// Publishes a message to the standalone stream of every session. It is serialised once: `write` appends it,
     /// as one line of JSON. Takes about a tenth of a microsecond a session, and more where a client waits.
-    pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::TooLarge`] if the message is too large for a stream; then no session gets it.
+    pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Reach, PublishError> {
         let (frame, now, mut reach) = (Frame::shared(write), self.shared.clock.now(), Reach::default());
         let limits = &self.shared.settings.standalone;
+        self.shared.check_size(&frame, limits)?;
         let guard = Guard::new();
         let mut sessions = self.map.iter(&guard).map(|(_, session)| session);
         let mut ahead: [Option<&Arc<Session>>; AHEAD] = [None; AHEAD];
@@ -441,7 +480,7 @@ impl Sessions {
             }
             if taken < AHEAD {
                 self.shared.traffic.count_published(reach.sessions);
-                return reach;
+                return Ok(reach);
             }
         }
     }

@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use serde_json::value::RawValue;
 
 use crate::protocol::{ProtocolVersion, RequestId};
+use crate::ring::Closed;
 use crate::sse::StreamName;
 use crate::stream::Stream;
 use crate::sync::{AtomicU32, Ordering};
@@ -123,6 +124,43 @@ impl RequestStream {
     }
 }
 
+/// Why a message was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The session ended, or the request has its response or was cancelled.
+    Closed,
+    /// The message alone is larger than all that its stream may retain.
+    TooLarge {
+        /// How many bytes the event is.
+        bytes: usize,
+        /// How many the stream may retain.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the session or the request has ended"),
+            Self::TooLarge { bytes, limit } => {
+                write!(
+                    f,
+                    "an event of {bytes} bytes is larger than the {limit} bytes that its stream may retain"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+impl<T> From<Closed<T>> for PublishError {
+    fn from(_: Closed<T>) -> Self {
+        Self::Closed
+    }
+}
+
 /// Why a question to the client has no result.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -131,6 +169,8 @@ pub enum AskError {
     Refused(Box<RawValue>),
     /// The request or the session that the question belongs to ended first.
     Closed,
+    /// The question alone is larger than all that its stream may retain.
+    TooLarge,
 }
 
 impl fmt::Display for AskError {
@@ -138,6 +178,7 @@ impl fmt::Display for AskError {
         match self {
             Self::Refused(error) => write!(f, "the client answered with an error: {error}"),
             Self::Closed => f.write_str("the client is gone"),
+            Self::TooLarge => f.write_str("the question is larger than its stream may retain"),
         }
     }
 }

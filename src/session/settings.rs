@@ -24,9 +24,14 @@ pub struct Settings {
     /// address, or an IPv6 network of 64 bits. Default: no limit, because behind a proxy that does not say who
     /// asks, all clients have one address. Costs 512 KiB when set. Live.
     pub create_rate_per_caller: Option<Rate>,
-    /// What a standalone stream retains. Default: 256 events, 1 MiB, 5 minutes.
+    /// Bytes of events that all streams retain together, at most: of the process, since that is what they are counted
+    /// for. Default 1 GiB. Beyond it the longest backlogs give their oldest events; see
+    /// [`Sessions::relieve`](super::Sessions::relieve). Live.
+    pub max_retained_bytes: u64,
+    /// What a standalone stream retains. A larger event is refused. Default: 256 events, 1 MiB, 5 minutes.
     pub standalone: Limits,
-    /// What the stream of one request retains. Default: 256 events, 1 MiB, 5 minutes.
+    /// What the stream of one request retains, its response included. A larger event is refused. Default: 256 events,
+    /// 16 MiB, 5 minutes.
     pub request: Limits,
     /// What happens to a connection that falls behind. Default: it is told.
     pub lag: LagPolicy,
@@ -60,8 +65,9 @@ impl Default for Settings {
             max_sessions_per_principal: None,
             create_rate: None,
             create_rate_per_caller: None,
+            max_retained_bytes: 1 << 30,
             standalone: Limits::default(),
-            request: Limits::default(),
+            request: Limits { max_weight: 16 << 20, ..Limits::default() },
             lag: LagPolicy::Signal,
             wait_ms: 5 * 1000,
             max_requests: 256,

@@ -12,10 +12,10 @@ use super::admission::Victim;
 use super::connection::Connection;
 use super::principal::{Holder, Principal};
 use super::registry::{End, Shared};
-use super::request::{Ask, AskError, RequestStream};
+use super::request::{Ask, AskError, PublishError, RequestStream};
 use super::settings::{AtLimit, Settings};
 use crate::protocol::{self, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
-use crate::ring::{Closed, Position};
+use crate::ring::{Closed, Limits, Position};
 use crate::sse::{EventId, Frame, StreamName};
 use crate::stream::{Moment, Stream};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, lock};
@@ -274,52 +274,65 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the session ended.
-    pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::whole(self.name(), write);
-        self.count(self.standalone.publish(frame, self.now(), &self.settings().standalone))
+    /// The session ended, or the message is too large for its stream.
+    pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Position, PublishError> {
+        let (frame, limits) = (Frame::whole(self.name(), write), &self.settings().standalone);
+        self.shared.check_size(&frame, limits)?;
+        self.count(self.standalone.publish(frame, self.now(), limits))
     }
 
     /// Publishes a message that belongs to `request`, before its response.
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the request has its response, was cancelled, or its session ended.
+    /// The request has its response, was cancelled, or its session ended; or the message is too large for its
+    /// stream.
     pub fn publish_on(
         &self,
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::whole(request.name, write);
-        self.count(request.stream.publish(frame, self.now(), &self.settings().request))
+    ) -> Result<Position, PublishError> {
+        let (frame, limits) = (Frame::whole(request.name, write), &self.settings().request);
+        self.shared.check_size(&frame, limits)?;
+        self.count(request.stream.publish(frame, self.now(), limits))
     }
 
     /// Counts an event that a stream took.
-    fn count(&self, published: Result<Position, Closed<Frame>>) -> Result<Position, Closed<Frame>> {
+    fn count(&self, published: Result<Position, Closed<Frame>>) -> Result<Position, PublishError> {
         if published.is_ok() {
             self.shared.traffic.count_published(1);
         }
-        published
+        Ok(published?)
     }
 
-    /// Publishes the response to `request`, which ends its stream.
+    /// Publishes the response to `request`, which ends its stream. If the response is too large for the stream, the
+    /// client gets an error in its place, so that it does not wait for ever.
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the request has its response, was cancelled, or its session ended.
+    /// The request has its response, was cancelled, or its session ended; or the response is too large for its
+    /// stream.
     pub fn respond(
         self: &Arc<Self>,
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Position, Closed<Frame>> {
-        let frame = Frame::whole(request.name, write);
+    ) -> Result<Position, PublishError> {
+        let (mut frame, limits) = (Frame::whole(request.name, write), &self.settings().request);
+        let size = self.shared.check_size(&frame, limits);
+        if size.is_err() {
+            frame = Frame::whole(request.name, |out| {
+                let message = "the response is larger than this server retains";
+                protocol::write_error(out, Some(request.id()), protocol::INTERNAL_ERROR, message, None);
+            });
+        }
         if request.initializes
             && let Some(version) = protocol::negotiated_version(frame.data())
         {
             self.agree(version);
         }
-        let published = self.count(request.stream.publish_last(frame, self.now(), &self.settings().request));
+        let published = self.count(request.stream.publish_last(frame, self.now(), limits));
         self.finish(request);
+        size?;
         published
     }
 
@@ -407,6 +420,14 @@ impl Session {
         lock(&self.open).forget(stream);
     }
 
+    /// Lets the stream of a finished request go, for want of memory. Returns how many bytes it retained.
+    pub(super) fn give_up_response(&self, stream: u32) -> Option<u64> {
+        let mut open = lock(&self.open);
+        let bytes = open.find(stream)?.stream.retained_bytes();
+        open.forget(stream);
+        Some(bytes)
+    }
+
     /// Finds the request in flight with this ID.
     #[must_use]
     pub fn request(&self, id: &RequestId) -> Option<Arc<RequestStream>> {
@@ -462,27 +483,38 @@ impl Session {
             RequestId::from(id)
         };
         // A closed stream refuses the question, and dropping `answer` is the news of it.
-        let _ = match request {
+        let published = match request {
             Some(request) => self.publish_on(request, |out| write(out, &id)),
             None => self.publish(|out| write(out, &id)),
         };
-        async move { answered.await.unwrap_or(Err(AskError::Closed)) }
+        let is_large = matches!(published, Err(PublishError::TooLarge { .. }));
+        if is_large && let RequestId::Number(id) = id {
+            drop(self.take_ask(id));
+        }
+        async move {
+            match answered.await {
+                Ok(answer) => answer,
+                Err(_) if is_large => Err(AskError::TooLarge),
+                Err(_) => Err(AskError::Closed),
+            }
+        }
     }
 
     /// Hands the client's answer to whoever asked. False if nobody waits for an answer with this ID.
     pub fn answer(&self, id: &RequestId, outcome: Outcome<'_>) -> bool {
         let RequestId::Number(id) = *id else { return false };
-        let ask = {
-            let mut open = lock(&self.open);
-            let Some(rest) = &mut open.rest else { return false };
-            let Some(index) = rest.asks.iter().position(|ask| ask.id == id) else { return false };
-            rest.asks.swap_remove(index)
-        };
+        let Some(ask) = self.take_ask(id) else { return false };
         let answer = match outcome {
             Outcome::Result(result) => Ok(result.to_owned()),
             Outcome::Error(error) => Err(AskError::Refused(error.to_owned())),
         };
         ask.answer.send(answer).is_ok()
+    }
+
+    fn take_ask(&self, id: i64) -> Option<Ask> {
+        let mut open = lock(&self.open);
+        let asks = &mut open.rest.as_mut()?.asks;
+        asks.iter().position(|ask| ask.id == id).map(|index| asks.swap_remove(index))
     }
 
     /// Connects the client to a stream: the one that `last_event_id` names, behind that event; or else the
@@ -540,6 +572,8 @@ impl Session {
             (core::mem::take(&mut open.in_flight).into_iter().chain(finished), asks)
         };
         drop(asks);
+        // Before the end is marked, since the last chunk stays behind the mark.
+        self.shed();
         self.standalone.close(self.now(), &self.settings().standalone);
         for request in requests {
             if request.finish() {
@@ -550,10 +584,39 @@ impl Session {
         true
     }
 
+    /// Lets the events of a session that ended go, unless a connection is on the way to write them: the map keeps an
+    /// ended session until it needs its place, and it shall not keep what the session retained. Where the stream has
+    /// its end already, up to one chunk of events stays.
+    pub(super) fn shed(&self) {
+        // Either the end of the last connection finds the session closed, or the end of the session finds nobody
+        // connected: the lock of `open` puts the two in an order.
+        if self.is_closed() && !self.standalone.terms().is_attached() {
+            self.standalone.trim(0, self.now(), &self.settings().standalone);
+        }
+    }
+
+    /// Looks at each of its streams, with what it may retain.
+    pub(super) fn for_each_stream(&self, mut visit: impl FnMut(&Stream, &Limits)) {
+        let settings = self.settings();
+        if !self.standalone.is_untouched() {
+            visit(&self.standalone, &settings.standalone);
+        }
+        let open = lock(&self.open);
+        let finished = open.finished().map(|finished| &finished.request);
+        open.in_flight.iter().chain(finished).for_each(|request| visit(&request.stream, &settings.request));
+    }
+
     /// Whether the session ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         lock(&self.open).closed
+    }
+
+    /// Whether more events are retained, by all sessions together, than may be: a client that takes nothing just now
+    /// is one to let go.
+    #[must_use]
+    pub fn is_short_of_memory(&self) -> bool {
+        self.shared.is_short_of_memory()
     }
 
     /// What it holds at the moment.

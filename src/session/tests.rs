@@ -374,9 +374,38 @@ fn a_message_to_all_is_serialised_once_and_reaches_each() {
         serialised += 1;
         out.extend_from_slice(b"news");
     });
-    assert_eq!((serialised, reach), (1, Reach { sessions: 2, delivered: 1, retained: 1 }));
+    assert_eq!((serialised, reach), (1, Ok(Reach { sessions: 2, delivered: 1, retained: 1 })));
     assert!(written(&mut connection).0.contains("data: news\n"));
     assert!(written(&mut detached.connect(None).unwrap()).0.contains("data: news\n"));
+}
+
+#[test]
+fn what_is_larger_than_a_stream_may_retain_is_refused() {
+    let mut settings = Settings::default();
+    (settings.standalone.max_weight, settings.request.max_weight) = (1000, 2000);
+    let sessions = Sessions::new(settings, Clock::default());
+    let session = session(&sessions);
+    let mut listening = session.connect(None).unwrap();
+    let fill = |count: usize| move |out: &mut Vec<u8>| out.resize(out.len() + count, b'x');
+    let bytes = 1001;
+    assert_eq!(session.publish(fill(bytes - 55)), Err(PublishError::TooLarge { bytes, limit: 1000 }));
+    assert_eq!(sessions.publish(fill(bytes - 55)), Err(PublishError::TooLarge { bytes, limit: 1000 }));
+    assert!(session.publish(fill(1000 - 55)).is_ok() && sessions.publish(fill(1000 - 55)).is_ok());
+    assert_eq!(ids(&written(&mut listening).0).len(), 3, "priming and the two that fit");
+
+    let request = session.open_request(RequestId::from(5), None, VERSION).unwrap();
+    let too_large = |result| matches!(result, Err(PublishError::TooLarge { limit: 2000, .. }));
+    assert!(too_large(session.publish_on(&request, fill(2000))));
+    let mut asked = pin!(session.ask(Some(&request), |out, _| out.resize(out.len() + 2000, b'x')));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(asked.as_mut().poll(&mut context), Poll::Ready(Err(AskError::TooLarge))));
+    assert_eq!(session.summary().asks, 0);
+    let mut answer = session.connect_request(request.clone());
+    assert!(too_large(session.respond(&request, fill(2000))));
+    let error = answer.take_answer().expect("the client is not left alone");
+    let error = str::from_utf8(&error).unwrap();
+    assert!(error.contains(r#""id":5"#) && error.contains("-32603"), "{error}");
+    assert_eq!(sessions.counters().too_large(), 5);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use triomphe::{Arc, ThinArc};
 
 use super::event_id::StreamName;
+use super::retained;
 use crate::ring::{Entry, Position, Ref};
 
 /// What ends an event.
@@ -31,7 +32,33 @@ const SCRATCH_KEPT: usize = 64 << 10;
 ///   event's ID, says where the frame stands, which is known from where it stands: it is written when the frame is
 ///   ([`Head`]). So what each stream retains of it is a pointer.
 #[derive(Clone)]
-pub struct Frame(ThinArc<u32, u8>);
+pub struct Frame(ThinArc<Header, u8>);
+
+/// What stands before the bytes of a frame. Counts them for as long as it is there.
+struct Header {
+    head_len: u32,
+    /// Bytes that the frame takes, its own fixed part included.
+    counted: u32,
+}
+
+/// Bytes of a frame before its text.
+const FIXED: usize = 24;
+
+impl Header {
+    #[inline]
+    fn new(head_len: usize, len: usize) -> Self {
+        let counted = u32::try_from(FIXED + len).unwrap_or(u32::MAX);
+        retained::count(i64::from(counted));
+        Self { head_len: head_len as u32, counted }
+    }
+}
+
+impl Drop for Header {
+    #[inline]
+    fn drop(&mut self) {
+        retained::count(-i64::from(self.counted));
+    }
+}
 
 impl Frame {
     /// Builds the frame of an event of the stream `name` whose data is what `write` appends: one line, in UTF-8.
@@ -54,7 +81,7 @@ impl Frame {
             write(scratch);
             debug_assert!(!scratch[head.len()..].iter().any(|byte| matches!(byte, b'\n' | b'\r')));
             scratch.extend_from_slice(END);
-            Self(ThinArc::from_header_and_slice(head.len() as u32, scratch))
+            Self(ThinArc::from_header_and_slice(Header::new(head.len(), scratch.len()), scratch))
         })
     }
 
@@ -74,7 +101,7 @@ impl Frame {
 
     #[inline]
     fn head_len(&self) -> usize {
-        self.0.header.header as usize
+        self.0.header.header.head_len as usize
     }
 
     /// The bytes of a frame that stands in a ring, for as long as it stands there.
@@ -260,6 +287,20 @@ mod tests {
     #[test]
     fn a_frame_is_a_pointer() {
         assert_eq!(size_of::<Frame>(), 8);
+    }
+
+    /// In a process of its own the number would be exact; here other tests have frames of theirs.
+    #[test]
+    fn frames_are_counted_while_anybody_has_them() {
+        const LARGE: usize = 8 << 20;
+        let large = Frame::shared(|out| out.resize(LARGE, b'x'));
+        let other = large.clone();
+        drop(large);
+        assert!(retained::retained_bytes() >= LARGE as u64);
+        drop(other);
+        assert!(retained::retained_bytes() < LARGE as u64);
+        let (head, frame) = (size_of::<Header>() + size_of::<[usize; 2]>(), Frame::shared(|_| {}));
+        assert_eq!((head, frame.0.header.header.counted), (FIXED, FIXED as u32 + 2));
     }
 
     #[test]

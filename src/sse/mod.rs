@@ -14,8 +14,10 @@ mod batch;
 mod control;
 mod event_id;
 mod frame;
+mod retained;
 
 pub use batch::{Events, EventsBuf};
 pub use control::{KEEP_ALIVE, lag_signal, prime, retry};
 pub use event_id::{EventId, MalformedEventId, StreamName};
 pub use frame::{Frame, Head};
+pub use retained::retained_bytes;

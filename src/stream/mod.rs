@@ -147,6 +147,25 @@ impl Stream {
         self.ring.warm()
     }
 
+    /// How many bytes are retained.
+    #[must_use]
+    pub fn retained_bytes(&self) -> u64 {
+        self.ring.weight()
+    }
+
+    /// What [`trim`](Self::trim) can let go, in bytes: everything retained, or, of a finished stream, what does not
+    /// stand close before its last frame.
+    #[must_use]
+    pub fn spare_bytes(&self) -> u64 {
+        self.ring.spare_weight()
+    }
+
+    /// Lets the oldest frames go until what can be let go is no more than `max_bytes`. The last frame of a
+    /// finished stream stays. Returns how many bytes went.
+    pub fn trim(&self, max_bytes: u64, now: Moment, limits: &Limits) -> u64 {
+        self.ring.trim(max_bytes, now.stamp(), limits)
+    }
+
     /// Who is connected, and what was delivered.
     #[must_use]
     pub fn terms(&self) -> Terms {
@@ -163,12 +182,6 @@ impl Stream {
     #[must_use]
     pub fn oldest(&self) -> Position {
         self.ring.oldest()
-    }
-
-    /// Bytes of the frames that are retained, as they go over the wire. Others may publish and evict meanwhile.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.ring.weight()
     }
 
     /// Whether nothing was published yet.

@@ -37,6 +37,15 @@ impl Wire {
         Self { socket, received: Vec::new() }
     }
 
+    /// A connection for which the server's kernel keeps little as well: of segments so short it queues few.
+    pub async fn connect_tiny(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("it is a TCP socket");
+        socket2::SockRef::from(&socket).set_tcp_mss(536).expect("it is a TCP socket");
+        let socket = soon("a connection", socket.connect(address)).await.expect("the server listens");
+        Self { socket, received: Vec::new() }
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         soon("the server to read", self.socket.write_all(bytes)).await.expect("the connection is open");
     }

@@ -75,7 +75,7 @@ pub(super) async fn run(arguments: &Arguments) -> io::Result<()> {
 fn publish(sessions: &Sessions, target: &str, message: &str) {
     let write = |out: &mut Vec<u8>| out.extend_from_slice(message.as_bytes());
     if target == "all" {
-        sessions.publish(write);
+        let _ = sessions.publish(write);
     } else if let Some(Ok(session)) = SessionId::parse(target).map(|id| sessions.find(id, 0)) {
         let _ = session.publish(write);
     }

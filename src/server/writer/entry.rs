@@ -212,6 +212,8 @@ impl Entry {
         }
         if self.blocked {
             self.stalled = self.stalled.saturating_add(1);
+            // What is kept for it is in short supply: then one whole round is enough.
+            let patience = if self.connection.session().is_short_of_memory() { 1 } else { patience };
             if self.stalled > patience {
                 counters.count_closed(Closed::Stalled);
                 return Drive::Broken;
