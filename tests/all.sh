@@ -7,9 +7,10 @@
 #   rust         unit, property, socket and documentation tests; each feature alone; the core without a network
 #   loom         the models of the lock-free rooms
 #   sanitizers   address sanitizer on the core (needs a nightly toolchain; says so and goes on where there is none)
+#   fuzz         each fuzz target for 20 seconds, or RINGMAIN_FUZZ_SECONDS (needs nightly and a C++ compiler, likewise)
 #   interop      official clients, cuts, and the conformance suite against the release binary
 #
-# It needs: Rust 1.88 or later with rustfmt and clippy, a C compiler, Node.js 20 or later with npm, Python 3.10 or
+# It needs: Rust 1.88 or later with rustfmt and clippy, a C and a C++ compiler, Node.js 20 or later with npm, Python 3.10 or
 # later with venv. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
 # conformance suite from npm, the official Python clients from PyPI, in pinned versions (tests/interop/install.sh).
 # As root on a Debian-like machine without Node.js or Python it installs those by apt-get first.
@@ -17,13 +18,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(style rust loom sanitizers interop)
+[ $# -gt 0 ] || steps=(style rust loom sanitizers fuzz interop)
 began=$SECONDS
 
 say() { printf '\n=== %s (%ss)\n' "$*" $((SECONDS - began)); }
 
 style() {
   cargo fmt --all --check
+  cargo fmt --manifest-path fuzz/Cargo.toml --check
   cargo clippy --workspace --all-targets -- -D warnings
   cargo clippy --no-default-features -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
@@ -58,6 +60,14 @@ sanitizers() {
     cargo +nightly test --no-default-features --lib --target "$host" --quiet
 }
 
+fuzz() {
+  if ! rustc +nightly --version 2>/dev/null; then
+    echo "no nightly toolchain: the fuzz targets are left out (rustup toolchain install nightly)"
+    return
+  fi
+  fuzz/run.sh
+}
+
 interop() {
   cargo build --release
   tests/interop/run.sh
@@ -65,8 +75,8 @@ interop() {
 
 for step in "${steps[@]}"; do
   case $step in
-    style | rust | loom | sanitizers | interop) ;;
-    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    style | rust | loom | sanitizers | fuzz | interop) ;;
+    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   say "$step"
   "$step"
