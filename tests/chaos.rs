@@ -431,11 +431,16 @@ async fn cut_anywhere_nothing_is_lost_or_doubled() {
     println!("RINGMAIN_TEST_SEED={seed}");
     let mut config = Config::default();
     config.sessions.standalone.capacity = CAPACITY as usize;
+    // Comments stand among the events.
+    config.keep_alive = Duration::from_secs(2);
     let server = TestServer::start(config);
     let each = events / clients;
     let (mut streams, mut running) = (Vec::new(), JoinSet::new());
-    for index in 0..clients {
-        let client = server.client().await;
+    let mut connected = Vec::new();
+    for _ in 0..clients {
+        connected.push(server.client().await);
+    }
+    for (index, client) in (0..clients).zip(connected) {
         let seen = Arc::<AtomicU64>::default();
         let session = server.session(&client);
         streams.push(Published { session, habit: habit(index), count: 0, seen: seen.clone() });
