@@ -49,7 +49,9 @@ fn check_hosts(headers: &HeaderMap, authority: Option<&str>) {
 /// A pattern lets itself in, or whatever stands in the place of its stars.
 fn check_pattern(pattern: &str) {
     let Ok(list) = AllowList::nothing().with(pattern) else { return };
-    let host = pattern.rsplit("://").next().unwrap().replace("*.", "a.");
+    // The star of `*.example.com`, and that of `*:8080`.
+    let host = pattern.rsplit("://").next().unwrap();
+    let host = host.strip_prefix('*').map_or(host.to_owned(), |rest| format!("a{rest}"));
     let filled = if host.ends_with(":*") { host.replace(":*", ":81") } else { host };
     match pattern {
         "*" => assert!(list.allows_origin("null") && list.allows_host("example.com")),

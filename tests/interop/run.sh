@@ -87,6 +87,13 @@ run "cuts, TypeScript client 2.4" 240 node "$here/cut_client2.mjs" "$url"
 run "cuts, Python mcp 1.30" 250 "$cache/py1/venv/bin/python" "$here/cut_py.py" "$url"
 run "cuts, Python mcp 2.3" 250 "$cache/py2/venv/bin/python" "$here/cut_py.py" "$url"
 run "the walk-through of the README" 90 "$here/readme.sh" "$url"
+if [ -n "$binary" ]; then
+  # These start servers of their own, to end them.
+  run "drain, TypeScript sdk 1.32" 120 node "$here/drain_sdk1.mjs" "$binary"
+  run "drain, TypeScript client 2.4" 120 node "$here/drain_client2.mjs" "$binary"
+  run "drain, Python mcp 1.30" 120 "$cache/py1/venv/bin/python" "$here/drain_py.py" "$binary"
+  run "drain, Python mcp 2.3" 120 "$cache/py2/venv/bin/python" "$here/drain_py.py" "$binary"
+fi
 run "conformance 2025-11-25" 320 "$here/conformance.sh" "$url"
 
 if [ -n "$server" ]; then
