@@ -23,9 +23,11 @@
 //! | [`stream`] | a ring, who waits for it, and which connection it belongs to | |
 //! | [`session`] | IDs to sessions, sessions to streams; life and expiry | |
 //! | [`handler`] | the application's side of a message | |
+//! | [`identity`] | who sends a request | `server` |
 //! | [`server`] | the network edge | `server` |
 //! | [`adapter`] | rmcp's handlers on our sessions | `rmcp` |
 //! | [`everything`] | the demonstration server that test suites call | `everything` |
+//! | [`config`] | flags, environment and one file to the options of the other rooms | `cli` |
 //!
 //! Without default features only the first eight are built: they know no network, no runtime and no clock.
 //!
@@ -35,9 +37,13 @@
 
 #[cfg(feature = "rmcp")]
 pub mod adapter;
+#[cfg(feature = "cli")]
+pub mod config;
 #[cfg(feature = "everything")]
 pub mod everything;
 pub mod handler;
+#[cfg(feature = "server")]
+pub mod identity;
 pub mod protocol;
 pub mod ring;
 #[cfg(feature = "server")]

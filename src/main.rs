@@ -1,93 +1,96 @@
 //! The binary `ringmain`: files, flags and environment to the rooms' own configuration; signals; exit codes.
 
-use std::net::SocketAddr;
-use std::process::ExitCode;
-use std::time::Duration;
+#[path = "main/logging.rs"]
+mod logging;
+#[path = "main/operate.rs"]
+mod operate;
+#[path = "main/secrets.rs"]
+mod secrets;
 
-use clap::{Args, Parser, Subcommand};
-use ringmain::adapter::Rmcp;
-use ringmain::everything::Everything;
-use ringmain::protocol::AllowList;
-use ringmain::server::{Admin, Answer, Config, Drained, Server};
-use tokio::signal::unix::{SignalKind, signal};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command};
+use ringmain::config::{self, Loaded, Sources};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Carries MCP Streamable HTTP for very many connections.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: Serve,
-}
+const RULES: &str = "\
+Every option is also a key of the file, with underscores for dashes, and a variable of the environment: \
+--max-body-bytes is max_body_bytes = \"4MiB\" in the file, and RINGMAIN_MAX_BODY_BYTES. Flags win over the \
+environment, the environment over the file. Times are written 500ms, 30s, 5m or 1h 30m, sizes 65536, 64KiB or 4MiB. \
+Flags that take a PATTERN may stand more than once.
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve the built-in demonstration server (also without a subcommand).
-    Serve(Serve),
-}
+Signals: TERM and INT drain: no new sessions, requests in flight finish, streams are told to come back. A second one \
+ends at once. HUP reads the file again; what cannot change while it runs is named in the log.
 
-#[derive(Args, Debug)]
-struct Serve {
-    /// Address to listen on. Anything but loopback also needs --allow-host.
-    #[arg(long, env = "RINGMAIN_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Path of the endpoint.
-    #[arg(long, env = "RINGMAIN_PATH", default_value = "/mcp", value_name = "PATH", value_parser = path)]
-    path: String,
-    /// Host that clients may address: `example.com`, `example.com:8080`, `*.example.com`. Repeatable. Default:
-    /// loopback.
-    #[arg(long, env = "RINGMAIN_ALLOW_HOST", value_delimiter = ',', value_name = "PATTERN")]
-    allow_host: Vec<String>,
-    /// Origin that browsers may come from: `https://app.example.com`, `http://localhost:*`. Repeatable.
-    /// Default: loopback.
-    #[arg(long, env = "RINGMAIN_ALLOW_ORIGIN", value_delimiter = ',', value_name = "PATTERN")]
-    allow_origin: Vec<String>,
-    /// Origin whose pages may read the answers (CORS). Repeatable. Default: none.
-    #[arg(long, env = "RINGMAIN_CORS_ORIGIN", value_delimiter = ',', value_name = "PATTERN")]
-    cors_origin: Vec<String>,
-    /// Answer every request with a stream, so that every response can be fetched again after a break.
-    #[arg(long, env = "RINGMAIN_STREAM")]
-    stream: bool,
-    /// Seconds without traffic after which a session expires.
-    #[arg(long, env = "RINGMAIN_IDLE", default_value_t = 30 * 60, value_name = "SECONDS")]
-    idle: u64,
-    /// Seconds between keep-alive comments on quiet streams.
-    #[arg(long, env = "RINGMAIN_KEEP_ALIVE", default_value_t = 15, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
-    keep_alive: u64,
-    /// Address for the operator: /publish, /healthz, /metrics. Whoever reaches it may publish; keep it on
-    /// loopback. Default: none.
-    #[arg(long, env = "RINGMAIN_ADMIN", value_name = "ADDR")]
-    admin: Option<SocketAddr>,
-    /// Seconds for which a drain waits for requests in flight.
-    #[arg(long, env = "RINGMAIN_DRAIN", default_value_t = 10, value_name = "SECONDS")]
-    drain: u64,
-}
+Exit codes: 0 everything finished, 1 it could not start, 2 the drain was cut off, or the command line is wrong.";
 
-fn path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') && !text.contains(['?', '#', ' ']) {
-        Ok(text.to_owned())
-    } else {
-        Err("a path begins with a slash and holds no query".to_owned())
-    }
+const EXAMPLES: &str = "\
+Examples:
+  ringmain
+  ringmain --listen 0.0.0.0:8080 --allow-host mcp.example.com --admin 127.0.0.1:8081
+  ringmain check-config /etc/ringmain.toml && ringmain --config /etc/ringmain.toml";
+
+fn command() -> Command {
+    let file = Arg::new("config").long("config").value_name("FILE").help("The file of options, in TOML.");
+    let options = || config::arguments().chain([file.clone().display_order(0)]);
+    Command::new("ringmain")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Carries MCP Streamable HTTP for very many connections.")
+        .after_help(EXAMPLES)
+        .after_long_help(format!("{RULES}\n\n{EXAMPLES}"))
+        .args_conflicts_with_subcommands(true)
+        .args(options())
+        .subcommand(
+            Command::new("serve")
+                .about("Serve the built-in demonstration server (also without a subcommand).")
+                .after_long_help(RULES)
+                .args(options()),
+        )
+        .subcommand(
+            Command::new("check-config")
+                .about("Show what a file comes to, together with the environment, or everything that is wrong with it.")
+                .after_help("Exit codes: 0 it is right, 1 it is not, 2 the command line is wrong.")
+                .arg(Arg::new("config").value_name("FILE").required(true).help("The file of options, in TOML.")),
+        )
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let serve = match cli.command {
-        Some(Command::Serve(serve)) => serve,
-        None => cli.serve,
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RINGMAIN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ringmain=info,rmcp=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let config = match config(&serve) {
-        Ok(config) => config,
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        Some(("check-config", matches)) => check_config(matches),
+        Some((_, matches)) => serve(matches),
+        None => serve(&matches),
+    }
+}
+
+fn check_config(matches: &ArgMatches) -> ExitCode {
+    let given = Given { file: matches.get_one::<String>("config").cloned(), flags: Vec::new() };
+    let loaded = given.load().and_then(|loaded| {
+        let options = &loaded.options;
+        secrets::Secrets::read(options, &mut options.server.clone()).map(|_| loaded)
+    });
+    match loaded {
+        Ok(loaded) => {
+            print!("{}", loaded.show());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn serve(matches: &ArgMatches) -> ExitCode {
+    let file = matches.get_one::<String>("config").cloned();
+    let file = file.or_else(|| std::env::var("RINGMAIN_CONFIG").ok().filter(|name| !name.is_empty()));
+    let given = Given { file, flags: config::given(matches) };
+    let loaded = match given.load() {
+        Ok(loaded) => loaded,
         Err(error) => return fail(&error),
+    };
+    let filter = match logging::start(&loaded.options) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&format!("cannot log: {error}")),
     };
     // The allocator asks for huge pages, which hold very many idle streams and round up what a few of them take.
     #[cfg(target_os = "linux")]
@@ -98,66 +101,47 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
-    runtime.block_on(run(serve.listen, serve.admin, config))
+    let code = runtime.block_on(operate::run(&given, loaded, &filter));
+    // Whatever runs still has had its time.
+    runtime.shutdown_background();
+    code.unwrap_or_else(|error| fail(&error))
 }
 
-fn config(serve: &Serve) -> Result<Config, String> {
-    let mut config = Config::default();
-    let patterns = |flag: &str, patterns: &[String], default: AllowList| match patterns {
-        [] => Ok(default),
-        patterns => AllowList::parse(patterns).map_err(|error| format!("{flag}: {error}")),
-    };
-    config.allowed.hosts = patterns("--allow-host", &serve.allow_host, config.allowed.hosts)?;
-    config.allowed.origins = patterns("--allow-origin", &serve.allow_origin, config.allowed.origins)?;
-    config.allowed.cors = patterns("--cors-origin", &serve.cors_origin, config.allowed.cors)?;
-    config.path.clone_from(&serve.path);
-    config.answer = if serve.stream { Answer::Stream } else { Answer::Auto };
-    config.keep_alive = Duration::from_secs(serve.keep_alive);
-    config.drain = Duration::from_secs(serve.drain);
-    config.sessions.idle_ms = serve.idle.saturating_mul(1000);
-    Ok(config)
+/// What the command line says: enough to read everything again.
+#[derive(Debug)]
+struct Given {
+    file: Option<String>,
+    flags: Vec<(&'static str, String)>,
 }
 
-async fn run(listen: SocketAddr, admin: Option<SocketAddr>, config: Config) -> ExitCode {
-    let path = config.path.clone();
-    let server = match Server::bind(listen, Rmcp::new(|| Ok(Everything::default())), config) {
-        Ok(server) => server,
-        Err(error) => return fail(&format!("cannot listen on {listen}: {error}")),
-    };
-    match server.local_addr() {
-        Ok(address) => tracing::info!("serving the demonstration server on http://{address}{path}"),
-        Err(error) => return fail(&format!("cannot listen on {listen}: {error}")),
-    }
-    if let Some(address) = admin {
-        match Admin::bind(address, server.sessions()) {
-            Ok(admin) => drop(tokio::spawn(admin.run())),
-            Err(error) => return fail(&format!("cannot listen on {address} for the operator: {error}")),
-        }
-    }
-    let signals = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return fail(&format!("cannot listen for signals: {error}")),
-    };
-    let (mut terminate, mut interrupt) = signals;
-    let drained = server
-        .run(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+impl Given {
+    /// Reads the file and the environment, and puts the flags on top.
+    fn load(&self) -> Result<Loaded, String> {
+        let text = match &self.file {
+            Some(name) => {
+                Some(std::fs::read_to_string(name).map_err(|error| format!("cannot read {name}: {error}"))?)
             }
-            tracing::info!("draining");
-        })
-        .await;
-    match drained {
-        Drained::Complete => ExitCode::SUCCESS,
-        Drained::CutOff => {
-            tracing::warn!("the drain's deadline came before every request was finished");
-            ExitCode::from(2)
-        }
+            None => None,
+        };
+        // Names and values that are not Unicode are not ours.
+        let environment: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name != "RINGMAIN_CONFIG")
+            .collect();
+        let sources = Sources {
+            file: self.file.as_deref().zip(text.as_deref()),
+            environment: &environment,
+            flags: &self.flags,
+            memory: config::memory(),
+        };
+        config::load(&sources).map_err(|problems| problems.to_string())
     }
 }
 
+/// Says why it does not start: a line for each reason.
 fn fail(error: &str) -> ExitCode {
-    eprintln!("ringmain: {error}");
+    for line in error.lines() {
+        eprintln!("ringmain: {line}");
+    }
     ExitCode::FAILURE
 }

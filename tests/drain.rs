@@ -47,6 +47,16 @@ async fn drain_ends_by_deadline() {
         http2_listening.primed().await;
         let mut http2_call = over_http2.call_stream(1, "steps", json!({"label": "http2"})).await;
         http2_call.primed().await;
+        // Requests whose last byte is still to come: the server has begun to read them.
+        let hello = request("POST", &POST_HEADERS, &hello("2025-11-25"));
+        let again = client.post_bytes(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}));
+        let mut late = Vec::new();
+        for whole in [&hello, &again] {
+            let mut wire = Wire::connect(server.address).await;
+            wire.send(&whole[..whole.len() - 1]).await;
+            late.push(wire);
+        }
+        client.ping(3).await;
 
         server.begin_stop();
         assert_eq!(support::number(&listening.message().await.1), 1, "what was published is delivered first");
@@ -54,6 +64,17 @@ async fn drain_ends_by_deadline() {
         old_listening.ended().await;
         http2_listening.told_to_come_back().await;
         refuses(&server).await;
+        // No new session; and no end to those there are.
+        let mut late = late.into_iter();
+        let mut answer = async |last: u8| {
+            let mut wire = late.next().expect("there are two");
+            wire.send(&[last]).await;
+            wire.reply().await
+        };
+        let reply = answer(hello[hello.len() - 1]).await;
+        assert_eq!(reply.header("mcp-session-id"), None);
+        reply.error(503).await;
+        assert_eq!(answer(again[again.len() - 1]).await.json().await["id"], 2);
         // What is in flight goes on to its end.
         server.control.release("call");
         assert_eq!(call.message().await.1["params"]["number"], 1);
@@ -84,6 +105,41 @@ async fn drain_ends_by_deadline() {
         assert!(began.elapsed() < Duration::from_secs(5), "and no more: {:?}", began.elapsed());
         control.noted("never:cancelled").await;
         control.noted("closed").await;
+    })
+    .await;
+}
+
+/// Clients that are sent away together do not come back together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_told_to_come_back_at_different_times() {
+    test(async {
+        let mut config = draining_for(LONG);
+        config.drain_spread = Duration::from_secs(8);
+        let mut server = TestServer::start(config);
+        let mut listening = Vec::new();
+        for number in 0..40 {
+            let client = if number % 2 == 0 {
+                server.client().await
+            } else {
+                Client::initialize_over(Http2::connect(server.address).await, "2025-11-25").await
+            };
+            let mut stream = client.listen(None).await;
+            let priming = stream.next().await.expect("a priming event");
+            assert_eq!(priming.retry, Some(1000), "a break on its own is mended at once");
+            listening.push(stream);
+        }
+        server.begin_stop();
+        let mut waits = Vec::new();
+        for mut stream in listening {
+            let event = stream.next().await.expect("a retry field");
+            waits.push(event.retry.expect("a retry field"));
+            stream.ended().await;
+        }
+        assert!(waits.iter().all(|wait| (1000..=9000).contains(wait)), "{waits:?}");
+        waits.sort_unstable();
+        assert!(waits[10] - waits[0] > 100 && waits[39] - waits[30] > 100, "spread: {waits:?}");
+        assert!(waits[39] - waits[0] > 4000, "over the whole window: {waits:?}");
+        assert_eq!(server.stopped().await, Drained::Complete);
     })
     .await;
 }

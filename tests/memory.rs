@@ -74,7 +74,7 @@ fn limits(capacity: usize) -> Limits {
 
 fn settings() -> Settings {
     // The life below takes more than half an hour of the clock.
-    Settings { idle_ms: u64::MAX, absolute_ms: u64::MAX, ..Settings::default() }
+    Settings { init_ms: u64::MAX, idle_ms: u64::MAX, absolute_ms: u64::MAX, ..Settings::default() }
 }
 
 /// What a session lives through before it falls idle: it is initialised, answers one request to a connection

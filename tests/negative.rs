@@ -73,11 +73,18 @@ impl Documented {
 }
 
 /// Kinds that this table does not meet, and why.
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: &[(&str, &str)] = &[
     ("body_timeout", "needs a wait; bad_input.rs"),
     ("draining", "needs a drain; statuses_are_distinct"),
+    ("expired_token", "needs an authenticator; identity.rs"),
+    ("identity_unavailable", "needs an authenticator; identity.rs"),
+    ("insufficient_scope", "needs an authenticator; identity.rs"),
     ("internal", "needs a handler that fails; sending.rs"),
+    ("invalid_token", "needs an authenticator; identity.rs"),
+    ("malformed_credentials", "needs an authenticator; identity.rs"),
+    ("missing_token", "needs an authenticator; identity.rs"),
     ("not_initialized", "needs a slow handler; sending.rs"),
+    ("not_permitted", "needs an authenticator; identity.rs"),
     ("too_many_requests", "needs a limit; statuses_are_distinct"),
     ("too_many_sessions", "needs a limit; sessions.rs"),
     ("unknown_stream", "needs a stream that is gone; resuming.rs"),

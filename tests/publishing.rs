@@ -13,7 +13,7 @@ use support::{TestServer, Wire, number, request, test};
 /// The operator's address of a server.
 fn operate(server: &TestServer) -> SocketAddr {
     let admin =
-        Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.sessions.clone()).expect("loopback has a port");
+        Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.metrics.clone()).expect("loopback has a port");
     let address = admin.local_addr().expect("it is bound");
     tokio::spawn(admin.run());
     address
@@ -134,9 +134,9 @@ async fn health_and_numbers_are_told() {
         assert_eq!(status, 200);
         for line in [
             "ringmain_sessions 1",
-            "ringmain_connections_resumed_total 1",
-            "ringmain_connections_superseded_total 1",
-            "ringmain_connections_lagged_total 0",
+            "ringmain_streams_resumed_total 1",
+            "ringmain_streams_ended_total{reason=\"superseded\"} 1",
+            "ringmain_streams_lagged_total 0",
             "ringmain_events_missed_total 0",
         ] {
             assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");

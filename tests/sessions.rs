@@ -7,8 +7,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use ringmain::server::Config;
+use ringmain::session::Session;
 use serde_json::json;
-use support::{POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, test, until};
+use support::{POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, request, test, until};
 
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
 //= type=test
@@ -264,6 +265,126 @@ async fn attached_session_is_not_idle() {
         client.ping(1).await;
         listening.into_wire().reset();
         until("the session to expire", || server.sessions.is_empty()).await;
+        assert_eq!(server.sessions.counters().expired_idle(), 1);
+    })
+    .await;
+}
+
+/// Publishes `count` events of 64 KB, which are more than the system takes for a client that reads nothing.
+async fn publish_heavy(session: &Session, count: usize) {
+    let message = note(0, 64 << 10).to_string();
+    for _ in 0..count {
+        assert!(session.publish(|out| out.extend_from_slice(message.as_bytes())).is_ok());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Idle time counts from the last byte that the client took, of a backlog that it takes slowly too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_reader_is_not_idle() {
+    test(async {
+        let mut config = Config::default();
+        config.sessions.standalone.max_weight = 64 << 20;
+        config.sessions.idle_ms = 1500;
+        config.sweep = Duration::from_millis(50);
+        config.keep_alive = Duration::from_secs(60);
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut slow = Wire::connect(server.address).await;
+        slow.send(&client.get_bytes(None)).await;
+        until("the server to attach", || session.standalone().terms().is_attached()).await;
+        publish_heavy(&session, 250).await;
+        let began = Instant::now();
+        let mut pause = tokio::time::interval(Duration::from_millis(200));
+        for step in 1..=24 {
+            pause.tick().await;
+            while slow.received.len() < step * (640 << 10) {
+                assert!(slow.more().await, "the session is alive");
+            }
+        }
+        assert!(began.elapsed() > Duration::from_millis(3 * 1500) && !session.is_closed());
+    })
+    .await;
+}
+
+/// A client that takes nothing keeps its connection until it counts as stalled, and its session not that long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_session_expires() {
+    test(async {
+        let mut config = Config::default();
+        config.sessions.idle_ms = 1000;
+        config.sweep = Duration::from_millis(50);
+        config.keep_alive = Duration::from_millis(100);
+        config.stalled_after = Duration::from_secs(30);
+        let server = TestServer::start(config);
+        let (client, other) = (server.client().await, server.client().await);
+        let mut reading = other.listen(None).await;
+        reading.primed().await;
+        let session = server.session(&client);
+        let mut silent = Wire::connect_narrow(server.address).await;
+        silent.send(&client.get_bytes(None)).await;
+        until("the server to attach", || session.standalone().terms().is_attached()).await;
+        publish_heavy(&session, 200).await;
+        assert!(session.standalone().terms().is_attached());
+        let (counters, mut comments) = (server.sessions.counters(), 0);
+        while counters.expired_idle() == 0 {
+            assert!(matches!(reading.try_block().await, Ok(Some(support::Block::Comment(_)))));
+            comments += 1;
+        }
+        assert!(session.is_closed() && comments > 2, "{comments}");
+        client.request(1, "ping", json!({})).await.error(404).await;
+        // The client that reads is there still.
+        other.ping(1).await;
+        publish(&server.session(&other), 1);
+        assert_eq!(support::number(&reading.message().await.1), 1);
+        drop(silent);
+    })
+    .await;
+}
+
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/lifecycle#initialization
+//= type=test
+//# After successful initialization, the client MUST send an `initialized` notification to indicate it is ready to
+//# begin normal operations
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uninitialised_session_expires() {
+    test(async {
+        let mut config = Config::default();
+        config.sessions.init_ms = 400;
+        config.sweep = Duration::from_millis(50);
+        config.keep_alive = Duration::from_millis(50);
+        let server = TestServer::start(config);
+        // One that does not come back, though it reads the answer slowly, and one whose `initialize` takes too long.
+        let began = Instant::now();
+        let post = |body: Vec<u8>| async move {
+            let mut wire = Wire::connect(server.address).await;
+            wire.send(&request("POST", &POST_HEADERS, &body)).await;
+            wire.reply().await
+        };
+        let silent = post(hello("2025-11-25")).await;
+        let mut body: serde_json::Value = serde_json::from_slice(&hello("2025-11-25")).unwrap();
+        body["params"]["test"] = "early".into();
+        let waiting = post(body.to_string().into_bytes()).await;
+        let id = waiting.header("mcp-session-id").expect("a session id").to_owned();
+        let mut waiting = waiting.stream().await;
+        let good = server.client().await;
+        assert_eq!(server.sessions.len(), 3);
+        until("the two to expire", || server.sessions.len() == 1).await;
+        assert!(
+            began.elapsed() >= Duration::from_millis(400),
+            "not before their time: {:?}",
+            began.elapsed()
+        );
+        assert_eq!(waiting.rest().await.last().expect("what came early").message()["method"], "test/early");
+        for id in [silent.header("mcp-session-id").expect("a session id"), id.as_str()] {
+            let mut gone = good.clone();
+            gone.session = id.to_owned();
+            gone.request(1, "ping", json!({})).await.error(404).await;
+        }
+        until("the handler to be told", || server.control.count("closed") == 2).await;
+        good.ping(1).await;
+        assert_eq!(server.sessions.counters().expired_uninitialised(), 2);
     })
     .await;
 }
@@ -290,6 +411,7 @@ async fn absolute_lifetime_holds() {
         listening.ended().await;
         call.ended().await;
         server.control.noted("long:cancelled").await;
+        assert_eq!(server.sessions.counters().expired_absolute(), 1);
     })
     .await;
 }

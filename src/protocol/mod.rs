@@ -14,7 +14,7 @@
 //! # Refusals
 //!
 //! Every refusal, its label in the metrics, and its answer. The body is a JSON-RPC error with this code and
-//! message.
+//! message. With 429 and 503 comes a `Retry-After` header.
 //!
 //! | kind | what was wrong | HTTP | JSON-RPC | message |
 //! |---|---|---|---|---|
@@ -47,11 +47,21 @@
 //! | `not_found_path` | nothing is served at this path | 404 | -32000 | nothing is served at this path; check the endpoint's URL |
 //! | `bad_host` | the `Host` is missing, malformed, or not in the allow-list | 403 | -32000 | Host is not allowed; add it to the server's allowed hosts |
 //! | `bad_origin` | the `Origin` is malformed or not in the allow-list | 403 | -32000 | Origin is not allowed; add it to the server's allowed origins |
+//! | `missing_token` | there is no token, and the endpoint asks for one | 401 | -32000 | an access token is needed; send it as Authorization: Bearer |
+//! | `malformed_credentials` | the credentials are there twice, or are empty | 400 | -32000 | Authorization cannot be read; send it once, with one token |
+//! | `invalid_token` | the token is not accepted here | 401 | -32000 | the access token is not accepted here; WWW-Authenticate says why |
+//! | `expired_token` | the token is not valid any more | 401 | -32000 | the access token expired; get a new one |
+//! | `insufficient_scope` | the token lacks a scope | 403 | -32000 | the access token lacks a scope; WWW-Authenticate says which are needed |
+//! | `not_permitted` | whoever sends the request may not | 403 | -32000 | not permitted; ask the operator of this server |
+//! | `identity_unavailable` | it cannot be found out who sends the request | 503 | -32000 | access tokens cannot be checked at the moment; try again later |
 //! | `body_too_large` | the body is larger than allowed | 413 | -32000 | body is larger than {limit} bytes |
 //! | `headers_too_large` | the request head is larger than allowed | 431 | -32000 | request headers are too large; send fewer or shorter headers |
 //! | `body_timeout` | the body did not arrive in time | 408 | -32000 | the body did not arrive in time; send the request again |
 //! | `too_many_requests` | too many requests are in flight | 429 | -32000 | {limit} requests are in flight; wait for one to finish, then send again |
 //! | `too_many_sessions` | no further session fits | 503 | -32000 | no further session fits on this server; try again later |
+//! | `too_many_own_sessions` | the principal has as many sessions as it may have | 429 | -32000 | {limit} sessions are yours already; end one with DELETE, then send initialize again |
+//! | `session_rate` | sessions are created too fast, all together | 429 | -32000 | sessions are created too fast on this server; wait {seconds} seconds, then send initialize again |
+//! | `caller_session_rate` | sessions are created too fast by this caller | 429 | -32000 | you create sessions too fast; wait {seconds} seconds, then send initialize again |
 //! | `draining` | the server is shutting down | 503 | -32000 | the server is shutting down; try again later |
 //! | `internal` | the server failed | 500 | -32603 | the server failed; try again later |
 //!

@@ -99,6 +99,20 @@ pub enum Refusal {
     BadHost,
     /// The `Origin` is malformed or not in the allow-list.
     BadOrigin,
+    /// There is no token, and the endpoint asks for one.
+    MissingToken,
+    /// The credentials are there twice, or are empty.
+    MalformedCredentials,
+    /// The token is not accepted here.
+    InvalidToken,
+    /// The token is not valid any more.
+    ExpiredToken,
+    /// The token lacks a scope.
+    InsufficientScope,
+    /// Whoever sends the request may not.
+    NotPermitted,
+    /// It cannot be found out who sends the request.
+    IdentityUnavailable,
     /// The body is larger than allowed.
     BodyTooLarge {
         /// The limit, in bytes.
@@ -115,6 +129,21 @@ pub enum Refusal {
     },
     /// No further session fits.
     TooManySessions,
+    /// The principal has as many sessions as it may have.
+    TooManyOwnSessions {
+        /// How many one principal may have.
+        limit: usize,
+    },
+    /// Sessions are created too fast, all together.
+    SessionRate {
+        /// How long to wait, in seconds.
+        seconds: u32,
+    },
+    /// Sessions are created too fast by this caller.
+    CallerSessionRate {
+        /// How long to wait, in seconds.
+        seconds: u32,
+    },
     /// The server is shutting down.
     Draining,
     /// The server failed.
@@ -192,7 +221,30 @@ impl Refusal {
             Self::TooManyRequests { limit } => {
                 format!("{limit} requests are in flight; wait for one to finish, then send again").into()
             }
+            Self::TooManyOwnSessions { limit } => {
+                format!("{limit} sessions are yours already; end one with DELETE, then send initialize again")
+                    .into()
+            }
+            Self::SessionRate { seconds } => format!(
+                "sessions are created too fast on this server; wait {seconds} seconds, then send initialize again"
+            )
+            .into(),
+            Self::CallerSessionRate { seconds } => format!(
+                "you create sessions too fast; wait {seconds} seconds, then send initialize again"
+            )
+            .into(),
             other => other.answer().3.into(),
+        }
+    }
+
+    /// Returns the value of the `Retry-After` header, in seconds, where waiting helps.
+    pub const fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::TooManyRequests { .. } => Some(1),
+            Self::Draining => Some(5),
+            Self::TooManySessions | Self::TooManyOwnSessions { .. } => Some(10),
+            Self::SessionRate { seconds } | Self::CallerSessionRate { seconds } => Some(*seconds),
+            _ => None,
         }
     }
 
@@ -368,6 +420,42 @@ impl Refusal {
                 "bad_origin",
                 "Origin is not allowed; add it to the server's allowed origins",
             ),
+            Self::MissingToken => (
+                S::UNAUTHORIZED,
+                BAD,
+                "missing_token",
+                "an access token is needed; send it as Authorization: Bearer",
+            ),
+            Self::MalformedCredentials => (
+                S::BAD_REQUEST,
+                BAD,
+                "malformed_credentials",
+                "Authorization cannot be read; send it once, with one token",
+            ),
+            Self::InvalidToken => (
+                S::UNAUTHORIZED,
+                BAD,
+                "invalid_token",
+                "the access token is not accepted here; WWW-Authenticate says why",
+            ),
+            Self::ExpiredToken => {
+                (S::UNAUTHORIZED, BAD, "expired_token", "the access token expired; get a new one")
+            }
+            Self::InsufficientScope => (
+                S::FORBIDDEN,
+                BAD,
+                "insufficient_scope",
+                "the access token lacks a scope; WWW-Authenticate says which are needed",
+            ),
+            Self::NotPermitted => {
+                (S::FORBIDDEN, BAD, "not_permitted", "not permitted; ask the operator of this server")
+            }
+            Self::IdentityUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                BAD,
+                "identity_unavailable",
+                "access tokens cannot be checked at the moment; try again later",
+            ),
             Self::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, BAD, "body_too_large", ""),
             Self::HeadersTooLarge => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -388,6 +476,9 @@ impl Refusal {
                 "too_many_sessions",
                 "no further session fits on this server; try again later",
             ),
+            Self::TooManyOwnSessions { .. } => (S::TOO_MANY_REQUESTS, BAD, "too_many_own_sessions", ""),
+            Self::SessionRate { .. } => (S::TOO_MANY_REQUESTS, BAD, "session_rate", ""),
+            Self::CallerSessionRate { .. } => (S::TOO_MANY_REQUESTS, BAD, "caller_session_rate", ""),
             Self::Draining => {
                 (S::SERVICE_UNAVAILABLE, BAD, "draining", "the server is shutting down; try again later")
             }
@@ -460,11 +551,21 @@ mod tests {
             NotFoundPath,
             BadHost,
             BadOrigin,
+            MissingToken,
+            MalformedCredentials,
+            InvalidToken,
+            ExpiredToken,
+            InsufficientScope,
+            NotPermitted,
+            IdentityUnavailable,
             BodyTooLarge { limit: 987 },
             HeadersTooLarge,
             BodyTimeout,
             TooManyRequests { limit: 987 },
             TooManySessions,
+            TooManyOwnSessions { limit: 987 },
+            SessionRate { seconds: 654 },
+            CallerSessionRate { seconds: 654 },
             Draining,
             Internal,
         ]
@@ -475,7 +576,7 @@ mod tests {
         let docs = include_str!("mod.rs");
         for refusal in all() {
             let message = refusal.message().replace("987", "{limit}").replace("accept ", "{name} ");
-            let message = message.replace(FAULTS[0].as_str(), "{reason}");
+            let message = message.replace(FAULTS[0].as_str(), "{reason}").replace("654", "{seconds}");
             let (kind, status, code) = (refusal.kind(), refusal.status().as_u16(), refusal.code());
             let start = format!("//! | `{kind}` | ");
             let end = format!(" | {status} | {code} | {message} |");
@@ -508,9 +609,21 @@ mod tests {
         };
         let gone = ["unknown_session", "malformed_session_id", "session_not_allowed", "not_found_path"];
         assert_eq!(with(404), gone);
-        assert_eq!(with(429), ["too_many_requests"]);
-        assert_eq!(with(503), ["too_many_sessions", "draining"]);
+        assert_eq!(
+            with(429),
+            ["too_many_requests", "too_many_own_sessions", "session_rate", "caller_session_rate"]
+        );
+        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "draining"]);
         assert_eq!(with(500), ["internal"]);
+    }
+
+    #[test]
+    fn whoever_shall_come_again_is_told_when() {
+        for refusal in all() {
+            let later = matches!(refusal.status().as_u16(), 429 | 503);
+            assert_eq!(refusal.retry_after().is_some_and(|seconds| seconds > 0), later, "{refusal:?}");
+        }
+        assert_eq!(Refusal::SessionRate { seconds: 7 }.retry_after(), Some(7));
     }
 
     #[test]

@@ -2,20 +2,22 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument;
 
-use super::serve::{Opening, Stage, serve};
+use super::serve::{Opening, Stage, Visit, serve};
 use super::writer::{GiveBack, Reactor, Writer};
-use super::{Allowed, Config, Endpoint};
+use super::{Allowed, Config, ConnectionCounters, Endpoint, Metrics, Readiness};
 use crate::handler::Handler;
+use crate::identity::Denials;
 use crate::session::Sessions;
 use crate::sync::Arc;
 
@@ -24,6 +26,12 @@ use crate::sync::Arc;
 const BACKLOG: i32 = 4096;
 /// How long to wait after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said, at most, that connections are refused, or cannot be accepted.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+/// What a connection too many is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
+    content-type: application/json\r\ncontent-length: 101\r\n\r\n\
+    {\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32000,\"message\":\"there are too many connections; try again later\"}}";
 /// How long connections may take to end once they were told that the deadline came.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
@@ -47,9 +55,15 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// The address cannot be listened on, a limit of connections cannot work, or the certificate cannot be used. The
+    /// text names the address's fault, the setting or the file.
     pub fn bind(address: SocketAddr, handler: H, config: Config) -> io::Result<Self> {
-        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)), listener: listen(address)? })
+        if let Some(fault) = config.connections.fault() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
+        }
+        let listener = listen(address)?;
+        give_up_after(&listener, config.stalled_after)?;
+        Ok(Self { endpoint: Arc::new(Endpoint::new(handler, config)?), listener })
     }
 
     /// The address it listens on.
@@ -67,10 +81,38 @@ impl<H: Handler> Server<H> {
         self.endpoint.sessions.clone()
     }
 
+    /// What happened to its connections.
+    #[must_use]
+    pub fn connection_counters(&self) -> Arc<ConnectionCounters> {
+        self.endpoint.gate.counters().clone()
+    }
+
+    /// How often requests were denied because of who sent them, by reason.
+    #[must_use]
+    pub fn denials(&self) -> Arc<Denials> {
+        self.endpoint.denials.clone()
+    }
+
+    /// Its numbers, and whether it is ready: for [`Admin`](super::Admin), or an endpoint of one's own.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.endpoint.metrics.clone()
+    }
+
     /// A way to replace who may talk to the endpoint while it runs.
-    pub fn allow(&self) -> impl Fn(Allowed) + Send + Sync + 'static {
+    pub fn allow(&self) -> impl Fn(Allowed) + Send + Sync + use<H> {
         let endpoint = self.endpoint.clone();
         move |allowed| endpoint.allowed.store(Arc::new(allowed))
+    }
+
+    /// A way to read the certificate and its key again while the server runs. Connections that are open go on;
+    /// those that come see the new one. Without [`Config::tls`] it does nothing. It reads files: a moment's work.
+    ///
+    /// The closure fails if they cannot be used; then the old ones stay.
+    #[cfg(feature = "tls")]
+    pub fn reload_tls(&self) -> impl Fn() -> Result<(), super::TlsError> + Send + Sync + use<H> {
+        let endpoint = self.endpoint.clone();
+        move || endpoint.identity.as_ref().map_or(Ok(()), super::tls::Identity::reload)
     }
 
     /// Serves until `shutdown` resolves, then drains: accepts nothing new, tells standalone streams to come
@@ -85,15 +127,37 @@ impl<H: Handler> Server<H> {
         upkeep.spawn(async move { beats.keep_alive.run(beats.config.keep_alive).await });
         let reactors = start_reactors(&endpoint, &stage);
         let mut shutdown = pin!(shutdown);
+        endpoint.metrics.set_readiness(Readiness::Serving);
+        let (mut pause, mut full) = (Pause::default(), Said::default());
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        tokio::spawn(serve(endpoint.clone(), stream, Opening::New, stage.subscribe()));
+                    Ok((stream, peer)) => {
+                        pause.is_over();
+                        match endpoint.gate.admit(peer.ip()) {
+                            Ok(permit) => {
+                                let ends = endpoint.gate.ends(endpoint.now());
+                                let visit = Visit { permit, ends };
+                                let opening = Opening::New(peer.ip());
+                                let span = tracing::debug_span!("connection", address = %peer.ip());
+                                let served =
+                                    serve(endpoint.clone(), stream, visit, opening, stage.subscribe());
+                                tokio::spawn(served.instrument(span));
+                            }
+                            Err(reason) => {
+                                if !endpoint.is_encrypted() {
+                                    turn_away(&stream);
+                                }
+                                if full.may_say_again() {
+                                    let setting = reason.setting();
+                                    tracing::warn!(setting, "refused a connection: there are too many");
+                                }
+                            }
+                        }
                     }
-                    Err(error) => pause(&error).await,
+                    Err(error) => pause.after(&error).await,
                 },
             }
         }
@@ -120,13 +184,66 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A connection that failed before it was accepted is the client's affair; anything else is ours, and passes
-/// or does not: wait a moment rather than spin.
-pub(super) async fn pause(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
-        tracing::warn!(%error, "cannot accept connections for the moment");
+/// Has the system end accepted connections whose other side says nothing of what was sent for so long. A client
+/// that vanished without a word takes nothing, but until then the system keeps what is sent to it, comments among
+/// it, and the connection looks alive.
+fn give_up_after(listener: &TcpListener, after: Duration) -> io::Result<()> {
+    // Accepted sockets inherit it. Elsewhere than on Linux the system's own patience counts.
+    #[cfg(target_os = "linux")]
+    SockRef::from(listener).set_tcp_user_timeout(Some(after))?;
+    let _ = (listener, after);
+    Ok(())
+}
+
+/// Tells a client that there are too many connections, as far as that costs nothing: whatever it sends is not read,
+/// so it may see the end of the connection instead.
+fn turn_away(stream: &TcpStream) {
+    let _ = stream.try_write(TOO_MANY);
+    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
+}
+
+/// Keeps a message that could be true a thousand times a second to once a minute.
+#[derive(Debug, Default)]
+struct Said(Option<Instant>);
+
+impl Said {
+    fn may_say_again(&mut self) -> bool {
+        let now = Instant::now();
+        let again = self.0.is_none_or(|last| now.duration_since(last) >= SAID_EVERY);
+        if again {
+            self.0 = Some(now);
+        }
+        again
+    }
+}
+
+/// What becomes of a listener that cannot accept.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    said: Said,
+    paused: bool,
+}
+
+impl Pause {
+    /// A connection that failed before it was accepted is the client's affair; anything else is ours, and passes
+    /// or does not: wait a moment rather than spin. Who connects meanwhile waits in the backlog.
+    pub(super) async fn after(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
+            return;
+        }
+        self.paused = true;
+        if self.said.may_say_again() {
+            tracing::warn!(%error, "cannot accept connections for the moment; those who connect wait");
+        }
         tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// A connection was accepted.
+    pub(super) fn is_over(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            tracing::debug!("connections are accepted again");
+        }
     }
 }
 
@@ -161,17 +278,18 @@ fn start_reactors<H: Handler>(
         return reactors;
     }
     let (again, stages) = (endpoint.clone(), stage.clone());
-    let give_back: GiveBack = Arc::new(move |socket, unread| match tokio::net::TcpStream::from_std(socket) {
+    let give_back: GiveBack = Arc::new(move |socket, visit, unread| match TcpStream::from_std(socket) {
         Ok(stream) => {
-            tokio::spawn(serve(again.clone(), stream, Opening::Again(unread), stages.subscribe()));
+            tokio::spawn(serve(again.clone(), stream, visit, Opening::Again(unread), stages.subscribe()));
         }
         Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
     });
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let (writer, sides) = Writer::new(count);
+    let (writer, sides) = Writer::new(count, endpoint.metrics.latency());
     for (handed, side) in sides {
         let Config { keep_alive, stalled_after, .. } = endpoint.config;
-        match Reactor::new(handed, side, keep_alive, stalled_after, give_back.clone()) {
+        let counters = endpoint.gate.counters().clone();
+        match Reactor::new(handed, side, keep_alive, stalled_after, give_back.clone(), counters) {
             Ok(reactor) => drop(reactors.spawn(reactor)),
             Err(error) => {
                 tracing::warn!(%error, "streams are written by hyper");
@@ -194,6 +312,8 @@ async fn finish<H: Handler>(
     if let Some(writer) = writer {
         writer.drain();
     }
+    let spread = endpoint.config.drain_spread.as_millis();
+    endpoint.sessions.spread_returns(u32::try_from(spread).unwrap_or(u32::MAX));
     endpoint.sessions.for_each(|session| {
         session.standalone().hang_up();
     });
@@ -221,4 +341,20 @@ async fn finish<H: Handler>(
         let _ = timeout(LAST_BYTES, stage.closed()).await;
     }
     Drained::CutOff
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_inherit_how_long_the_system_waits_for_a_silent_client() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        give_up_after(&listener, Duration::from_secs(7)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (accepted, _) = accepted.unwrap();
+        assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        drop(client);
+    }
 }

@@ -8,7 +8,8 @@
 //! | `POST /publish?session=ID` | publishes the body, one JSON-RPC notification, to that session |
 //! | `POST /publish?session=all` | publishes it to every session, serialised once |
 //! | `GET /healthz` | 200 while the process lives |
-//! | `GET /metrics` | numbers in the text format of Prometheus |
+//! | `GET /readyz` | 200 while the server serves, 503 before and while it drains; `{"ready":true,"state":"serving"}` |
+//! | `GET /metrics` | numbers in the text format of OpenMetrics, which Prometheus reads |
 //!
 //! Publishing answers 200 with `{"sessions":n,"delivered":n,"retained":n}`: how many sessions it was published
 //! to, how many of them have a client connected, and where it waits for one. It answers 400 if the body is not
@@ -17,7 +18,6 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 
@@ -31,7 +31,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use super::accept::{listen, pause};
+use super::accept::{Pause, listen};
+use super::{Metrics, Readiness};
 use crate::protocol::{AllowList, Message, Refusal, SessionId, check_host, check_origin, write_single_line};
 use crate::session::{Reach, Sessions};
 use crate::sync::Arc;
@@ -45,17 +46,17 @@ const MANY_SESSIONS: usize = 1000;
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
-    sessions: Sessions,
+    metrics: Metrics,
 }
 
 impl Admin {
-    /// Listens on `address` for the operator of `sessions`.
+    /// Listens on `address` for the operator of the server with these `metrics`.
     ///
     /// # Errors
     ///
     /// The address cannot be listened on.
-    pub fn bind(address: SocketAddr, sessions: Sessions) -> io::Result<Self> {
-        Ok(Self { listener: listen(address)?, sessions })
+    pub fn bind(address: SocketAddr, metrics: Metrics) -> io::Result<Self> {
+        Ok(Self { listener: listen(address)?, metrics })
     }
 
     /// The hosts it may be addressed as: loopback, and the address it was bound to. Bound to all addresses, it
@@ -79,21 +80,22 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Serves for as long as it is polled.
+    /// Serves for as long as it is polled, during a drain of the server too.
     pub async fn run(self) {
         let hosts = Arc::new(self.hosts());
+        let mut pause = Pause::default();
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    pause(&error).await;
+                    pause.after(&error).await;
                     continue;
                 }
             };
-            let (sessions, hosts) = (self.sessions.clone(), hosts.clone());
+            let (metrics, hosts) = (self.metrics.clone(), hosts.clone());
             let service = service_fn(move |request| {
-                let (sessions, hosts) = (sessions.clone(), hosts.clone());
-                async move { Ok::<_, Infallible>(answer(&sessions, &hosts, request).await) }
+                let (metrics, hosts) = (metrics.clone(), hosts.clone());
+                async move { Ok::<_, Infallible>(answer(&metrics, &hosts, request).await) }
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new());
@@ -117,8 +119,8 @@ fn bad(message: &'static str) -> Refused {
     Refused(StatusCode::BAD_REQUEST, message.into())
 }
 
-async fn answer(sessions: &Sessions, hosts: &AllowList, request: Request<RequestBody>) -> Answered {
-    admit_and_answer(sessions, hosts, request).await.unwrap_or_else(|Refused(status, message)| {
+async fn answer(metrics: &Metrics, hosts: &AllowList, request: Request<RequestBody>) -> Answered {
+    admit_and_answer(metrics, hosts, request).await.unwrap_or_else(|Refused(status, message)| {
         let mut answer = json(serde_json::json!({ "error": message }).to_string());
         *answer.status_mut() = status;
         answer
@@ -126,7 +128,7 @@ async fn answer(sessions: &Sessions, hosts: &AllowList, request: Request<Request
 }
 
 async fn admit_and_answer(
-    sessions: &Sessions,
+    metrics: &Metrics,
     hosts: &AllowList,
     request: Request<RequestBody>,
 ) -> Result<Answered, Refused> {
@@ -134,13 +136,14 @@ async fn admit_and_answer(
     check_host(request.headers(), None, hosts)?;
     check_origin(request.headers(), hosts)?;
     match (request.method(), request.uri().path()) {
-        (&Method::POST, "/publish") => publish(sessions, request).await,
-        (&Method::GET, "/healthz") => Ok(text("ok\n".to_owned())),
-        (&Method::GET, "/metrics") => Ok(text(metrics(sessions))),
-        (_, "/publish" | "/healthz" | "/metrics") => {
+        (&Method::POST, "/publish") => publish(metrics.sessions(), request).await,
+        (&Method::GET, "/healthz") => Ok(with_type("ok\n".into(), "text/plain; charset=utf-8")),
+        (&Method::GET, "/readyz") => Ok(readiness(metrics)),
+        (&Method::GET, "/metrics") => page(metrics).await,
+        (_, "/publish" | "/healthz" | "/readyz" | "/metrics") => {
             Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "use POST for /publish, GET for the rest".into()))
         }
-        _ => Err(Refused(StatusCode::NOT_FOUND, "there are /publish, /healthz and /metrics".into())),
+        _ => Err(Refused(StatusCode::NOT_FOUND, "there are /publish, /healthz, /readyz and /metrics".into())),
     }
 }
 
@@ -158,7 +161,7 @@ async fn publish(sessions: &Sessions, request: Request<RequestBody>) -> Result<A
         publish_to_all(sessions, write).await?
     } else {
         let gone = || Refused(StatusCode::NOT_FOUND, "there is no such session".into());
-        let session = SessionId::parse(&target).and_then(|id| sessions.find(id, 0).ok()).ok_or_else(gone)?;
+        let session = SessionId::parse(&target).and_then(|id| sessions.find_any(id)).ok_or_else(gone)?;
         session.publish(write).map_err(|_| gone())?;
         let mut reach = Reach::default();
         reach.count(session.standalone().terms().is_attached());
@@ -184,39 +187,26 @@ fn target(query: Option<&str>) -> Option<&str> {
     query?.split('&').find_map(|pair| pair.strip_prefix("session="))
 }
 
-fn metrics(sessions: &Sessions) -> String {
-    let counters = sessions.counters();
-    let mut out = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
-        let _ = write!(
-            out,
-            "# HELP ringmain_{name} {help}\n# TYPE ringmain_{name} {kind}\nringmain_{name} {value}\n"
-        );
-    };
-    metric("sessions", "gauge", "Sessions at the moment.", sessions.len() as u64);
-    metric(
-        "connections_resumed_total",
-        "counter",
-        "Connections that went on behind an event ID.",
-        counters.resumed(),
-    );
-    metric(
-        "connections_superseded_total",
-        "counter",
-        "Connections that a later one replaced.",
-        counters.superseded(),
-    );
-    metric("connections_lagged_total", "counter", "Times a connection had missed events.", counters.lagged());
-    metric("events_missed_total", "counter", "Events evicted before they were delivered.", counters.missed());
-    out
+/// Whether a load balancer should send clients here.
+fn readiness(metrics: &Metrics) -> Answered {
+    let readiness = metrics.readiness();
+    let ready = readiness == Readiness::Serving;
+    let mut answer = json(format!(r#"{{"ready":{ready},"state":"{}"}}"#, readiness.as_str()));
+    if !ready {
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    answer
+}
+
+async fn page(metrics: &Metrics) -> Result<Answered, Refused> {
+    let metrics = metrics.clone();
+    // It asks the operating system, which may take a moment.
+    let text = tokio::task::spawn_blocking(move || metrics.text()).await.map_err(|_| Refusal::Internal)?;
+    Ok(with_type(text.into(), "application/openmetrics-text; version=1.0.0; charset=utf-8"))
 }
 
 fn json(body: String) -> Answered {
     with_type(body.into(), "application/json")
-}
-
-fn text(body: String) -> Answered {
-    with_type(body.into(), "text/plain; version=0.0.4; charset=utf-8")
 }
 
 fn with_type(body: Bytes, content_type: &'static str) -> Answered {

@@ -7,11 +7,12 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::Endpoint;
-use super::keep_alive::Beat;
+use super::gate::Ends;
+use super::keep_alive::{Beat, Turn};
 use crate::handler::Handler;
 use crate::session::{Connection, Piece, PieceBuf};
 use crate::sse;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// The body of an answer.
 pub(super) enum AnswerBody<H> {
@@ -35,11 +36,31 @@ pub(super) struct EventStream<H> {
     endpoint: Arc<Endpoint<H>>,
     /// Its place among those that get comments, from the first time it is quiet.
     beat: Option<Beat>,
+    /// When its client is told to come back.
+    ends: Ends,
+    sent_back: bool,
+    answering: Option<Answering>,
+}
+
+/// Says, as long as it is there, that a request is being answered.
+pub(super) struct Answering(Arc<AtomicBool>);
+
+impl Answering {
+    pub(super) fn new(answering: &Arc<AtomicBool>) -> Self {
+        Self(answering.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // Relaxed: read by the same task.
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl<H: Handler> EventStream<H> {
     pub(super) fn new(connection: Connection, endpoint: Arc<Endpoint<H>>) -> Self {
-        Self { connection, endpoint, beat: None }
+        Self { connection, endpoint, beat: None, ends: Ends::NEVER, sent_back: false, answering: None }
     }
 
     /// What it carries.
@@ -60,12 +81,26 @@ impl<H: Handler> EventStream<H> {
             return Poll::Ready(piece);
         }
         let beat = self.beat.get_or_insert_with(|| self.endpoint.keep_alive.join());
-        if beat.is_due(&self.endpoint.keep_alive, context) {
+        let turn = beat.turn(&self.endpoint.keep_alive, context);
+        if turn != Turn::Same && !self.sent_back && self.ends.has_come(self.endpoint.now()) {
+            // This task is woken, and finds its end. One that cannot come back goes on to its response.
+            self.sent_back = true;
+            self.connection.send_back();
+        }
+        if turn == Turn::Quiet {
             // hyper asks for more only when the socket took what was there: the client is alive.
             self.connection.session().touch();
             return Poll::Ready(Some(Piece::Control(sse::KEEP_ALIVE)));
         }
         Poll::Pending
+    }
+}
+
+impl<H> EventStream<H> {
+    /// Gives it the end of its connection, and what to let go with it.
+    pub(super) fn stay(&mut self, ends: Ends, answering: Option<Answering>) {
+        self.ends = ends;
+        self.answering = answering;
     }
 }
 

@@ -13,7 +13,8 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, accept, mcp-session-id, mcp-protocol-version, last-event-id, mcp-method, mcp-name",
 );
 /// Headers of an answer that a page may read.
-const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("mcp-session-id, mcp-protocol-version");
+const EXPOSED_HEADERS: HeaderValue =
+    HeaderValue::from_static("mcp-session-id, mcp-protocol-version, www-authenticate, retry-after");
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
 
 /// The origin of the request, if its page may read the answer.

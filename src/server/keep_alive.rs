@@ -31,6 +31,17 @@ pub(super) struct Beat {
     busy: bool,
 }
 
+/// What the rounds say to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// No round since it last asked. Its task is woken at the next.
+    Same,
+    /// A round passed, and it wrote something.
+    Busy,
+    /// A round passed, and it wrote nothing: a comment is due.
+    Quiet,
+}
+
 impl KeepAlive {
     pub(super) fn new() -> Self {
         Self { buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(), next: AtomicUsize::new(0) }
@@ -74,16 +85,16 @@ impl Beat {
         self.busy = true;
     }
 
-    /// Whether a comment is due. If not, the task is woken when it may be.
-    pub(super) fn is_due(&mut self, keep_alive: &KeepAlive, context: &mut Context<'_>) -> bool {
+    /// Whether a round passed since it was last asked. If not, the task is woken when one did.
+    pub(super) fn turn(&mut self, keep_alive: &KeepAlive, context: &mut Context<'_>) -> Turn {
         let bucket = &keep_alive.buckets[self.bucket];
         bucket.waiters.register(&mut self.waiter, context.waker());
         let round = bucket.round();
         if round == self.round {
-            return false;
+            return Turn::Same;
         }
         self.round = round;
-        !std::mem::take(&mut self.busy)
+        if std::mem::take(&mut self.busy) { Turn::Busy } else { Turn::Quiet }
     }
 }
 
@@ -100,10 +111,10 @@ mod tests {
         let mut round = |due: [bool; 2], quiet: &mut Beat, busy: &mut Beat| {
             keep_alive.buckets.iter().for_each(Bucket::beat);
             assert_eq!(
-                [quiet.is_due(&keep_alive, &mut context), busy.is_due(&keep_alive, &mut context)],
+                [&mut *quiet, busy].map(|beat| beat.turn(&keep_alive, &mut context) == Turn::Quiet),
                 due
             );
-            assert!(!quiet.is_due(&keep_alive, &mut context), "once a round");
+            assert_eq!(quiet.turn(&keep_alive, &mut context), Turn::Same, "once a round");
         };
         round([false, false], &mut quiet, &mut busy);
         busy.busy();

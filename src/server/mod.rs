@@ -1,7 +1,8 @@
 //! The network edge: hyper and tokio around the core.
 //!
 //! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
-//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes; with
+//! the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
 //!
 //! # How a POST is answered
 //!
@@ -33,16 +34,28 @@ mod admin;
 mod body;
 mod config;
 mod cors;
+mod door;
+mod gate;
+mod http1;
+mod http2;
 mod keep_alive;
+mod meter;
+mod metrics;
 mod outbox;
 mod post;
 mod route;
 mod serve;
+#[cfg(feature = "tls")]
+mod tls;
 mod writer;
 
 pub use accept::{Drained, Server};
 pub use admin::Admin;
-pub use config::{Allowed, Answer, Config};
+pub use config::{Allowed, Answer, Config, Connections};
+pub use gate::ConnectionCounters;
+pub use metrics::{Metrics, Readiness};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -50,9 +63,12 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::handler::Handler;
-use crate::session::{Session, Sessions};
+use crate::identity::Denials;
+use crate::session::{End, Session, Sessions};
 use crate::stream::{Clock, Moment};
-use crate::sync::{AtomicBool, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
+use door::Warned;
+use gate::Gate;
 use keep_alive::KeepAlive;
 use writer::Writer;
 
@@ -64,6 +80,14 @@ struct Endpoint<H> {
     /// Looked at by every request, replaced now and then.
     allowed: ArcSwap<Allowed>,
     keep_alive: KeepAlive,
+    /// How often the authenticator said no; written now and then, and shared with whoever looks.
+    denials: Arc<Denials>,
+    /// When it was last said aloud that a host or an origin is not allowed.
+    warned: Warned,
+    gate: Gate,
+    metrics: Metrics,
+    #[cfg(feature = "tls")]
+    identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
     writer: OnceLock<Writer>,
     started: Instant,
@@ -71,17 +95,34 @@ struct Endpoint<H> {
 }
 
 impl<H: Handler> Endpoint<H> {
-    fn new(handler: H, config: Config) -> Self {
-        Self {
+    fn new(handler: H, config: Config) -> std::io::Result<Self> {
+        let sessions = Sessions::new(config.sessions.clone(), Clock::default());
+        let gate = Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room));
+        let denials = Arc::<Denials>::default();
+        Ok(Self {
+            #[cfg(feature = "tls")]
+            identity: config.tls.clone().map(tls::Identity::load).transpose()?,
+            metrics: Metrics::new(sessions.clone(), gate.counters().clone(), denials.clone()),
             handler,
-            sessions: Sessions::new(config.sessions.clone(), Clock::default()),
+            sessions,
             allowed: ArcSwap::from_pointee(config.allowed.clone()),
             keep_alive: KeepAlive::new(),
+            gate,
+            denials,
+            warned: Warned::default(),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             config,
-        }
+        })
+    }
+
+    /// Whether connections begin with a TLS handshake.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.identity.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Sets the core's clock to the time there is.
@@ -90,9 +131,19 @@ impl<H: Handler> Endpoint<H> {
         self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
     }
 
-    /// Ends a session, and tells the handler if this is what ended it.
+    /// The time the core's clock shows.
+    fn now(&self) -> Moment {
+        self.sessions.clock().now()
+    }
+
+    /// Ends a session by the server's choice, and tells the handler if this is what ended it.
     fn terminate(&self, session: &Session) {
-        if self.sessions.terminate(session) {
+        self.end(session, End::Closed);
+    }
+
+    /// Ends a session, and tells the handler if this is what ended it.
+    fn end(&self, session: &Session, why: End) {
+        if self.sessions.end(session, why) {
             self.closed(session);
         }
     }
@@ -110,6 +161,7 @@ impl<H: Handler> Endpoint<H> {
     fn start_draining(&self) {
         // Release: pairs with `is_draining`.
         self.draining.store(true, Ordering::Release);
+        self.metrics.set_readiness(Readiness::Draining);
     }
 }
 

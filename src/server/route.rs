@@ -2,17 +2,22 @@
 
 use std::net::IpAddr;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming as RequestBody;
+use tracing::Instrument;
 
 use super::body::{AnswerBody, EventStream};
-use super::{Endpoint, cors, post};
+use super::metrics::{self, MethodClass};
+use super::{Endpoint, cors, door, post};
 use crate::handler::Handler;
 use crate::protocol::headers;
 use crate::protocol::{Refusal, RequestId, check_host, check_origin};
-use crate::session::{Connection, Session};
+use crate::session::{Connection, End, Holder, Session};
 use crate::sync::Arc;
+
+/// A finished stream of up to so many bytes is sent whole: the socket takes them at once.
+const WHOLE: usize = 64 << 10;
 
 pub(super) type Answered<H> = Response<AnswerBody<H>>;
 
@@ -21,21 +26,37 @@ const MAX_HEADERS: usize = 90;
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Who sent a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     /// Where the connection comes from.
+    #[allow(dead_code, reason = "limits go by it")]
     pub(super) address: IpAddr,
     /// Whom sessions belong to; 0 is anybody who knows their ID.
     pub(super) principal: u64,
+    /// Keeps that number in use.
+    pub(super) holder: Holder,
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request, whatever it is. It is borrowed all the way down, so that the future holds it once.
 pub(super) async fn answer<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
-    endpoint.tell_time();
+    let method = MethodClass::of(request.method());
+    let span = tracing::debug_span!("request", method = method.as_str());
+    let answer = admit(endpoint, request, address).instrument(span.clone()).await;
+    tracing::debug!(parent: &span, status = answer.status().as_u16(), "answered");
+    endpoint.metrics.count(method, &answer);
+    answer
+}
+
+/// Answers a request if it may come in at all.
+async fn admit<H: Handler>(
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
+    address: IpAddr,
+) -> Answered<H> {
     let allowed = endpoint.allowed.load();
     let reader = cors::reader(request.headers(), &allowed);
     let authority = request.uri().authority().map(|authority| authority.as_str());
@@ -47,9 +68,9 @@ pub(super) async fn answer<H: Handler>(
         });
     drop(allowed);
     let mut answer = match admitted {
-        Ok(()) => dispatch(endpoint, request, Caller { address, principal: 0 }).await,
+        Ok(()) => dispatch(endpoint, request, address).await,
         Err(refusal) => {
-            tracing::debug!(kind = refusal.kind(), "refused a request at the door");
+            door::note(endpoint, &refusal);
             refuse(&refusal, None)
         }
     };
@@ -66,24 +87,34 @@ fn check_headers(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal> {
 }
 
 async fn dispatch<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
-    caller: Caller,
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
+    address: IpAddr,
 ) -> Answered<H> {
     if request.uri().path() != endpoint.config.path {
-        return refuse(&Refusal::NotFoundPath, None);
+        return door::metadata(endpoint, request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
     }
     match *request.method() {
-        Method::POST => post::answer(endpoint, request, caller).await,
-        Method::GET => {
-            get(&endpoint, request.headers(), caller).unwrap_or_else(|refusal| refuse(&refusal, None))
-        }
-        Method::DELETE => {
-            delete(&endpoint, request.headers(), caller).unwrap_or_else(|refusal| refuse(&refusal, None))
-        }
-        Method::OPTIONS => options(&endpoint, request.headers()),
-        _ => refuse(&Refusal::MethodNotAllowed, None),
+        Method::POST | Method::GET | Method::DELETE => {}
+        Method::OPTIONS => return options(endpoint, request.headers()),
+        _ => return refuse(&Refusal::MethodNotAllowed, None),
     }
+    let holder = match &endpoint.config.authenticator {
+        None => Holder::anybody(),
+        Some(authenticator) => {
+            match Box::pin(door::identify(endpoint, &**authenticator, request, address)).await {
+                Ok(holder) => holder,
+                Err(denial) => return door::deny(endpoint, &denial),
+            }
+        }
+    };
+    let caller = Caller { address, principal: holder.number(), holder };
+    let answered = match *request.method() {
+        Method::POST => return post::answer(endpoint, request, caller).await,
+        Method::GET => get(endpoint, request.headers(), caller),
+        _ => delete(endpoint, request.headers(), caller),
+    };
+    answered.unwrap_or_else(|refusal| refuse(&refusal, None))
 }
 
 /// Opens the standalone stream, or resumes the one that `Last-Event-ID` names.
@@ -120,11 +151,11 @@ fn delete<H: Handler>(
     caller: Caller,
 ) -> Result<Answered<H>, Refusal> {
     let session = session(endpoint, headers, caller)?;
-    endpoint.terminate(&session);
+    endpoint.end(&session, End::Deleted);
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-fn options<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Answered<H> {
+pub(super) fn options<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Answered<H> {
     let mut answer = empty(StatusCode::NO_CONTENT);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(Refusal::ALLOW));
     if cors::reader(headers, &endpoint.allowed.load()).is_some() {
@@ -134,6 +165,8 @@ fn options<H: Handler>(endpoint: &Arc<Endpoint<H>>, headers: &HeaderMap) -> Answ
 }
 
 /// The session that the request names. The version header is checked on the way.
+//= https://modelcontextprotocol.io/specification/2025-11-25/basic/security_best_practices#session-hijacking
+//# MCP Servers MUST NOT use sessions for authentication.
 pub(super) fn session<H: Handler>(
     endpoint: &Endpoint<H>,
     headers: &HeaderMap,
@@ -142,7 +175,7 @@ pub(super) fn session<H: Handler>(
     headers::protocol_version(headers)?;
     let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
     let session = endpoint.sessions.find(id, caller.principal)?;
-    session.touch();
+    session.hear();
     Ok(session)
 }
 
@@ -160,8 +193,12 @@ pub(super) fn initialized_session<H: Handler>(
 pub(super) fn refuse<H>(refusal: &Refusal, id: Option<&RequestId>) -> Answered<H> {
     let mut answer = json(refusal.body(id));
     *answer.status_mut() = refusal.status();
+    metrics::mark(&mut answer, refusal);
     if let Some(allow) = refusal.allow() {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if let Some(seconds) = refusal.retry_after() {
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     answer
 }
@@ -181,10 +218,13 @@ pub(super) fn json<H>(body: impl Into<bytes::Bytes>) -> Answered<H> {
     answer
 }
 
-/// An answer that is an event stream.
-pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, connection: Connection) -> Answered<H> {
-    let stream = EventStream::new(connection, endpoint.clone());
-    let mut answer = Response::new(AnswerBody::Stream(Box::new(stream)));
+/// An answer that is an event stream. One that is finished by now, and short, is sent whole and with its length: what
+/// a stream of chunks costs is for those that go on.
+pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
+    let mut answer = Response::new(match connection.take_rest(WHOLE) {
+        Some(bytes) => AnswerBody::bytes(bytes),
+        None => AnswerBody::Stream(Box::new(EventStream::new(connection, endpoint.clone()))),
+    });
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));

@@ -1,18 +1,22 @@
 //! One HTTP response that carries a stream right now: what it writes next.
 
 use core::fmt;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
 use super::request::RequestStream;
 use super::state::Session;
+use super::traffic::{Ending, Traffic};
 use crate::protocol::ProtocolVersion;
 use crate::ring::{FIRST, Position};
 use crate::sse::{self, EventId, Events, EventsBuf, StreamName};
 use crate::stream::{Delivery, Stream, Subscriber};
 use crate::sync::Arc;
 use crate::wake::Bell;
+
+/// Room for the priming event and its `retry`.
+const BEFORE_EVENTS: usize = 96;
 
 /// Bytes for the client.
 #[derive(Debug)]
@@ -102,8 +106,8 @@ pub struct Connection {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The priming event comes first.
-    Priming,
+    /// Nothing was written yet. The priming event comes first, if the version wants one.
+    Opening,
     Flowing,
     /// The stream's end was reached.
     Delivered,
@@ -140,8 +144,7 @@ impl Connection {
         version: ProtocolVersion,
     ) -> Self {
         session.touch();
-        let phase = if version.primes() { Phase::Priming } else { Phase::Flowing };
-        Self { session, request, subscriber, version, phase }
+        Self { session, request, subscriber, version, phase: Phase::Opening }
     }
 
     /// The session.
@@ -160,7 +163,26 @@ impl Connection {
         let Some(Delivery::Frames(frames)) = self.subscriber.try_next(&request.stream) else { return None };
         self.phase = Phase::Taken;
         self.session.forget_request(request.name.stream);
+        self.traffic().count_delivered(1);
         frames.get(0).map(|frame| frame.data_bytes())
+    }
+
+    /// Takes all that its stream still has, priming included, if the stream is finished and this is no more than
+    /// about `max_bytes`: then it can be sent at once. The response can be fetched again for as long as one that
+    /// was handed to a connection.
+    pub fn take_rest(&mut self, max_bytes: usize) -> Option<Vec<u8>> {
+        let request = self.request.as_ref()?;
+        let weight = usize::try_from(request.stream.weight()).unwrap_or(usize::MAX);
+        if !request.is_finished() || weight > max_bytes || self.phase == Phase::Taken {
+            return None;
+        }
+        let mut rest = Vec::with_capacity(weight + BEFORE_EVENTS);
+        // The end of the stream is there: nobody need be woken.
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(piece)) = self.poll_next(&mut context) {
+            piece.append_to(&mut rest);
+        }
+        Some(rest)
     }
 
     /// Whether there is nothing to write and never will be: the client resumed behind the end of its stream.
@@ -184,18 +206,32 @@ impl Connection {
         self.subscriber.poll_started(stream, context)
     }
 
+    /// Reads what the next [`poll_next`](Self::poll_next) will look at, and changes nothing. Done for several
+    /// connections before any of them is polled, their memory arrives together.
+    #[inline]
+    pub fn warm(&self) -> bool {
+        self.subscriber.warm(self.stream()) ^ self.session.warm()
+    }
+
     /// What to write next; `None` is the end of the response.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         match self.phase {
             Phase::Delivered | Phase::Taken | Phase::Over => return Poll::Ready(None),
-            Phase::Priming => {
+            Phase::Opening => {
                 self.phase = Phase::Flowing;
-                let generation = self.subscriber.generation();
-                let id = EventId::priming(self.name(), self.subscriber.start(), generation);
-                return Poll::Ready(Some(Piece::Control(sse::prime(id, self.session.settings().retry_ms))));
+                self.traffic().count_opened();
             }
-            Phase::Flowing => {}
+            Phase::Flowing => return self.poll_flowing(context),
         }
+        if self.version.primes() {
+            let generation = self.subscriber.generation();
+            let id = EventId::priming(self.name(), self.subscriber.start(), generation);
+            return Poll::Ready(Some(Piece::Control(sse::prime(id, self.session.settings().retry_ms))));
+        }
+        self.poll_flowing(context)
+    }
+
+    fn poll_flowing(&mut self, context: &mut Context<'_>) -> Poll<Option<Piece>> {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
         let Poll::Ready(delivery) = self.subscriber.poll_next(stream, context) else { return Poll::Pending };
         Poll::Ready(self.piece(delivery))
@@ -206,34 +242,44 @@ impl Connection {
             Delivery::Frames(frames) => {
                 // A client that takes something is alive.
                 self.session.touch();
+                self.traffic().count_delivered(frames.len());
                 if frames.is_last() {
-                    self.phase = Phase::Delivered;
+                    self.end(Phase::Delivered, Ending::Finished);
                 }
                 Some(Piece::Events(Events::new(frames, self.name())))
             }
             Delivery::Lagged { missed, oldest, ends } => {
                 if ends {
                     // The connection that resumes counts what was missed.
-                    self.phase = Phase::Over;
+                    self.end(Phase::Over, Ending::Lagged);
                     return self.version.primes().then(|| self.retry());
                 }
                 self.session.shared.counters.count_lagged(missed);
                 Some(Piece::Control(sse::lag_signal(self.name(), oldest, missed)))
             }
             Delivery::HungUp => {
-                self.phase = Phase::Over;
+                self.end(Phase::Over, Ending::HungUp);
                 self.version.primes().then(|| self.retry())
             }
             Delivery::Ended => {
-                self.phase = Phase::Delivered;
+                self.end(Phase::Delivered, Ending::Closed);
                 None
             }
             Delivery::Superseded => {
                 self.session.shared.counters.count_superseded();
-                self.phase = Phase::Over;
+                self.end(Phase::Over, Ending::Superseded);
                 None
             }
         }
+    }
+
+    fn end(&mut self, phase: Phase, ending: Ending) {
+        self.phase = phase;
+        self.traffic().count_ended(ending);
+    }
+
+    fn traffic(&self) -> &Traffic {
+        &self.session.shared.traffic
     }
 
     /// Whether nobody waits for what it has to write: a later connection took its stream over, or the session
@@ -241,6 +287,13 @@ impl Connection {
     #[must_use]
     pub fn is_void(&self) -> bool {
         self.subscriber.is_superseded(self.stream()) || self.session.is_closed()
+    }
+
+    /// Asks the client to go and come back, after what is published by then. False if it would lose its place, as
+    /// one that waits for a response and was given no ID to resume with, or if a later connection took over.
+    pub fn send_back(&self) -> bool {
+        let resumable = self.request.is_none() || self.version.primes();
+        resumable && !self.subscriber.is_superseded(self.stream()) && self.stream().hang_up()
     }
 
     /// Whether the end of its stream is there already.
@@ -256,7 +309,7 @@ impl Connection {
     }
 
     fn retry(&self) -> Piece {
-        Piece::Control(sse::retry(self.session.settings().retry_ms))
+        Piece::Control(sse::retry(self.session.shared.retry_ms(self.session.name().tag)))
     }
 
     fn name(&self) -> StreamName {
@@ -271,8 +324,11 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
+        // No touch: that a connection ended says nothing of when its client was last there.
         self.subscriber.detach(stream);
-        self.session.touch();
+        if self.phase == Phase::Flowing {
+            self.traffic().count_ended(Ending::Disconnected);
+        }
         if let (Some(request), false) = (&self.request, self.phase == Phase::Taken) {
             self.session.release(request, self.phase == Phase::Delivered);
         }

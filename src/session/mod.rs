@@ -29,62 +29,25 @@
 //! An idle session is one allocation of about 200 bytes, and 46 in the map. It owns no task, no timer, no
 //! buffer and no channel.
 
+mod admission;
 mod connection;
+mod counters;
+mod principal;
 mod registry;
 mod request;
+mod settings;
 mod state;
+mod traffic;
 
+pub use admission::Creator;
 pub use connection::{Connection, Piece, PieceBuf};
-pub use registry::{Counters, Reach, Sessions};
+pub use counters::Counters;
+pub use principal::{Holder, Principal, Principals};
+pub use registry::{End, Reach, Sessions};
 pub use request::{AskError, RequestStream};
+pub use settings::{AtLimit, Rate, Settings};
 pub use state::{Session, Summary};
-
-use crate::ring::Limits;
-use crate::stream::LagPolicy;
-
-/// What sessions may hold, and how long.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What a standalone stream retains. Default: 256 events, 1 MiB, 5 minutes.
-    pub standalone: Limits,
-    /// What the stream of one request retains. Default: 256 events, 1 MiB, 5 minutes.
-    pub request: Limits,
-    /// What happens to a connection that falls behind. Default: it is told.
-    pub lag: LagPolicy,
-    /// Milliseconds for which a publisher waits for a connected client that is behind, at most, where
-    /// [`LagPolicy::Wait`] is chosen. Default 5 seconds; then it goes on, and the client is told what it missed.
-    pub wait_ms: u64,
-    /// Requests of one session in flight at once. Default 256.
-    pub max_requests: usize,
-    /// Milliseconds without traffic after which a session expires. Default 30 minutes.
-    pub idle_ms: u64,
-    /// Milliseconds after which a session expires whatever its traffic. Default 24 hours.
-    pub absolute_ms: u64,
-    /// Milliseconds for which a response is kept that nobody fetched to the end. Default 5 minutes.
-    pub response_ttl_ms: u64,
-    /// Milliseconds for which a response is kept that was handed to its connection. Default 30 seconds: the
-    /// connection may have broken with it on the way.
-    pub delivered_ttl_ms: u64,
-    /// What clients are told to wait before they reconnect, in milliseconds. Default 1000.
-    pub retry_ms: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            standalone: Limits::default(),
-            request: Limits::default(),
-            lag: LagPolicy::Signal,
-            wait_ms: 5 * 1000,
-            max_requests: 256,
-            idle_ms: 30 * 60 * 1000,
-            absolute_ms: 24 * 60 * 60 * 1000,
-            response_ttl_ms: 5 * 60 * 1000,
-            delivered_ttl_ms: 30 * 1000,
-            retry_ms: 1000,
-        }
-    }
-}
+pub use traffic::{Ending, Traffic};
 
 #[cfg(all(test, not(ringmain_loom)))]
 mod tests;

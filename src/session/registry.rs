@@ -2,17 +2,22 @@
 
 use core::fmt;
 use core::hash::{BuildHasher, Hasher};
+use core::hint::black_box;
 
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
-use scc::{Guard, HashIndex};
+use scc::{Guard, HashIndex, HashMap};
 
-use super::Settings;
+use super::admission::{Creator, Rules, SAMPLE, Selection, Victim};
+use super::counters::Counters;
+use super::principal::{Holder, Principals};
+use super::settings::{AtLimit, Settings};
 use super::state::Session;
+use super::traffic::Traffic;
 use crate::protocol::{Refusal, SessionId, random_tag};
 use crate::sse::Frame;
 use crate::stream::{Clock, Moment};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, Weak, lock};
+use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Weak, lock};
 
 /// What every session of one registry needs.
 pub(super) struct Shared {
@@ -20,13 +25,24 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// Written now and then, beside what every message reads: on cache lines of its own.
     pub(super) counters: CachePadded<Counters>,
-    /// How many sessions there are; likewise.
+    pub(super) traffic: Traffic,
+    /// How many sessions there are, those that are just being made included; on a cache line of its own, too.
     count: CachePadded<AtomicUsize>,
+    /// How many sessions each principal has. Those with none are not in it.
+    own_counts: HashMap<u64, usize>,
+    /// What may change while the process runs. Held to take a count of it, when a session is created and at a
+    /// sweep.
+    rules: Mutex<Arc<Rules>>,
+    /// Who ends next at the limit, the very next at the end. Held while one is chosen.
+    victims: Mutex<Vec<Victim>>,
     /// Responses by the time they were published: the oldest first, so that letting them go costs nothing for
     /// those whose time has not come.
     responses: Queue,
     /// Those handed to a connection that ended as it should, by that time.
     delivered: Queue,
+    principals: Principals,
+    /// Milliseconds over which clients spread that are told to come back.
+    spread_ms: AtomicU32,
 }
 
 impl Shared {
@@ -37,64 +53,76 @@ impl Shared {
     pub(super) fn keep_delivered(&self, session: &Arc<Session>, stream: u32) {
         self.delivered.push(Kept { session: Arc::downgrade(session), stream, since: self.clock.now() });
     }
+
+    /// What a client is told to wait before it comes back; `tag` is the random number of its session.
+    pub(super) fn retry_ms(&self, tag: u32) -> u32 {
+        // Relaxed: a number that orders nothing.
+        let spread = u64::from(self.spread_ms.load(Ordering::Relaxed));
+        let later = (u64::from(tag) * (spread + 1)) >> 32;
+        self.settings.retry_ms.saturating_add(u32::try_from(later).unwrap_or(u32::MAX))
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        lock(&self.rules).clone()
+    }
+
+    /// Takes a place for a session, if fewer than `max` are taken.
+    fn take_place(&self, max: usize) -> bool {
+        let more = |count: usize| (count < max).then_some(count + 1);
+        // Relaxed, twice: a number that orders nothing. That it is never exceeded follows from the order of its own
+        // changes.
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_place_back(&self) {
+        // Relaxed: as in `take_place`.
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts one session more for `principal`, if it has fewer than `max`.
+    fn count_in(&self, principal: u64, max: usize) -> bool {
+        if principal == 0 {
+            return true;
+        }
+        let mut count = self.own_counts.entry_sync(principal).or_insert(0);
+        let fits = *count.get() < max;
+        if fits {
+            *count.get_mut() += 1;
+        } else if *count.get() == 0 {
+            let _ = count.remove_entry();
+        }
+        fits
+    }
+
+    fn count_out(&self, principal: u64) {
+        if principal == 0 {
+            return;
+        }
+        if let scc::hash_map::Entry::Occupied(mut count) = self.own_counts.entry_sync(principal) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                let _ = count.remove_entry();
+            }
+        }
+    }
 }
 
-/// What happened to connections since the start: numbers that only go up.
-#[derive(Debug, Default)]
-pub struct Counters {
-    resumed: AtomicU64,
-    superseded: AtomicU64,
-    lagged: AtomicU64,
-    missed: AtomicU64,
-}
-
-impl Counters {
-    /// Connections that went on behind an event ID.
-    #[must_use]
-    pub fn resumed(&self) -> u64 {
-        Self::read(&self.resumed)
-    }
-
-    /// Connections that ended because a later one took their stream over.
-    #[must_use]
-    pub fn superseded(&self) -> u64 {
-        Self::read(&self.superseded)
-    }
-
-    /// Times a connection was found behind the oldest retained event.
-    #[must_use]
-    pub fn lagged(&self) -> u64 {
-        Self::read(&self.lagged)
-    }
-
-    /// Events that were evicted before they were delivered to a client that asked for them.
-    #[must_use]
-    pub fn missed(&self) -> u64 {
-        Self::read(&self.missed)
-    }
-
-    pub(super) fn count_resumed(&self) {
-        Self::add(&self.resumed, 1);
-    }
-
-    pub(super) fn count_superseded(&self) {
-        Self::add(&self.superseded, 1);
-    }
-
-    pub(super) fn count_lagged(&self, missed: u64) {
-        Self::add(&self.lagged, 1);
-        Self::add(&self.missed, missed);
-    }
-
-    fn read(counter: &AtomicU64) -> u64 {
-        // Relaxed: a number for whoever looks, which orders nothing.
-        counter.load(Ordering::Relaxed)
-    }
-
-    fn add(counter: &AtomicU64, count: u64) {
-        // Relaxed: as in `read`.
-        counter.fetch_add(count, Ordering::Relaxed);
-    }
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// Nothing was heard of it for too long.
+    Idle,
+    /// Its client never came back after `initialize`.
+    Uninitialised,
+    /// It was as old as sessions may become.
+    Aged,
+    /// Another needed its place.
+    Evicted,
+    /// Its client ended it.
+    Deleted,
+    /// The server chose so: `initialize` failed, the server stops, the application wants it.
+    Closed,
 }
 
 /// A request stream that goes when its time has come.
@@ -135,6 +163,10 @@ impl Queue {
     }
 }
 
+/// So many sessions are looked at before the first of them is published to: what the cache does not hold of them
+/// arrives together, not one after the other.
+const AHEAD: usize = 16;
+
 /// How far a message got that was published to sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -172,31 +204,122 @@ impl Sessions {
         Self {
             map: Arc::new(HashIndex::with_hasher(LowHalf)),
             shared: Arc::new(Shared {
+                rules: Mutex::new(Arc::new(Rules::new(settings.clone(), &clock))),
                 settings,
                 clock,
                 counters: CachePadded::new(Counters::default()),
+                traffic: Traffic::default(),
                 count: CachePadded::new(AtomicUsize::new(0)),
+                own_counts: HashMap::default(),
+                victims: Mutex::new(Vec::new()),
                 responses,
                 delivered,
+                principals: Principals::default(),
+                spread_ms: AtomicU32::new(0),
             }),
         }
     }
 
-    /// Creates a session that belongs to `principal` (0: to whoever knows its ID).
+    /// Takes over those of `settings` that are marked *live*; the others have no effect. What is there already is
+    /// not ended to fit lower limits on the number of sessions; it is not added to either. A rate that changes
+    /// starts anew.
+    pub fn reconfigure(&self, settings: Settings) {
+        let mut rules = lock(&self.shared.rules);
+        let changed = rules.with(settings, &self.shared.clock);
+        *rules = Arc::new(changed);
+    }
+
+    /// Creates a session that belongs to `holder` ([`Holder::anybody`], or 0: to whoever knows its ID), whatever the limits say. For
+    /// the application's own use; what a client asks for goes through [`admit`](Self::admit).
+    #[must_use]
+    pub fn create(&self, holder: impl Into<Holder>) -> Arc<Session> {
+        let holder = holder.into();
+        self.shared.take_place(usize::MAX);
+        self.shared.count_in(holder.number(), usize::MAX);
+        self.insert(&holder)
+    }
+
+    /// Creates a session for a client, if the limits allow it. A session that ends to make room for it is given
+    /// to `ended`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::CallerSessionRate`] or [`Refusal::SessionRate`] if sessions are created too fast,
+    /// [`Refusal::TooManyOwnSessions`] if the principal has as many as it may have, [`Refusal::TooManySessions`]
+    /// if there are as many as there may be and none ends for the new one.
+    pub fn admit(&self, creator: Creator, ended: impl FnMut(Arc<Session>)) -> Result<Arc<Session>, Refusal> {
+        let admitted = self.find_place(&creator, ended);
+        admitted.inspect_err(|refusal| self.shared.counters.count_refused(refusal))?;
+        Ok(self.insert(&creator.holder))
+    }
+
+    fn find_place(&self, creator: &Creator, mut ended: impl FnMut(Arc<Session>)) -> Result<(), Refusal> {
+        let rules = self.shared.rules();
+        rules.check_rates(creator)?;
+        let Settings { max_sessions, at_limit, max_sessions_per_principal, .. } = rules.settings;
+        let limit = max_sessions_per_principal.unwrap_or(usize::MAX);
+        if !self.shared.count_in(creator.holder.number(), limit) {
+            return Err(Refusal::TooManyOwnSessions { limit });
+        }
+        // Another thread may be quicker to take the place of the one that ended. Then another ends.
+        while !self.shared.take_place(max_sessions) {
+            match self.evict_one(at_limit) {
+                Some(evicted) => ended(evicted),
+                None => {
+                    self.shared.count_out(creator.holder.number());
+                    return Err(Refusal::TooManySessions);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a session in a place that was taken for it.
     ///
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
     //# The session ID SHOULD be globally unique and cryptographically secure
-    #[must_use]
-    pub fn create(&self, principal: u64) -> Arc<Session> {
+    fn insert(&self, holder: &Holder) -> Arc<Session> {
+        self.shared.counters.count_created();
         loop {
             let id = SessionId::generate();
             let tag = random_tag();
-            let session = Arc::new(Session::new(id, tag, principal, self.shared.clone()));
+            let session = Arc::new(Session::new(id, tag, holder.clone(), self.shared.clone()));
             // A second session with the same 128 random bits does not happen; if it does, it draws again.
             if self.map.insert_sync(id.as_u128(), session.clone()).is_ok() {
-                // Relaxed: a number for limits and logs that orders nothing.
-                self.shared.count.fetch_add(1, Ordering::Relaxed);
                 return session;
+            }
+        }
+    }
+
+    /// Ends the session whose turn it is.
+    fn evict_one(&self, at_limit: AtLimit) -> Option<Arc<Session>> {
+        if at_limit == AtLimit::Refuse {
+            return None;
+        }
+        let mut victims = lock(&self.shared.victims);
+        let mut looked = false;
+        loop {
+            let Some(victim) = victims.pop() else {
+                if core::mem::replace(&mut looked, true) {
+                    return None;
+                }
+                let mut selection = Selection::of(self.len().min(SAMPLE));
+                let guard = Guard::new();
+                let sample = self.map.iter(&guard).take(SAMPLE);
+                sample.for_each(|(_, session)| selection.look_at(session.as_victim(at_limit)));
+                *victims = selection.into_victims();
+                continue;
+            };
+            let found = self.map.peek_with(&victim.id, |_, session| session.clone());
+            // Whoever did something since it was noted is not the one.
+            let stays = |session: &Session| {
+                session.as_victim(at_limit) != victim
+                    || at_limit == AtLimit::EvictLongestIdle && session.summary().in_flight > 0
+            };
+            if let Some(session) = found.filter(|session| !stays(session))
+                && self.end(&session, End::Evicted)
+            {
+                return Some(session);
             }
         }
     }
@@ -215,14 +338,34 @@ impl Sessions {
         found.filter(|session| session.principal() == principal).ok_or(Refusal::UnknownSession)
     }
 
-    /// Ends a session at once: it cannot be found any more, and its connections end. False if it had ended.
+    /// Finds a session, whoever it belongs to: for the operator, who may reach all of them.
+    #[must_use]
+    pub fn find_any(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.map.peek_with(&id.as_u128(), |_, session| session.clone())
+    }
+
+    /// The principals that sessions belong to.
+    #[must_use]
+    pub fn principals(&self) -> &Principals {
+        &self.shared.principals
+    }
+
+    /// Ends a session at once, because the server chose so: it cannot be found any more, and its connections end.
+    /// False if it had ended.
     pub fn terminate(&self, session: &Session) -> bool {
+        self.end(session, End::Closed)
+    }
+
+    /// Ends a session at once, for the reason given: it cannot be found any more, and its connections end. False
+    /// if it had ended.
+    pub fn end(&self, session: &Session, why: End) -> bool {
         if !session.close() {
             return false;
         }
         if self.map.remove_sync(&session.id().as_u128()) {
-            // Relaxed: as in `create`.
-            self.shared.count.fetch_sub(1, Ordering::Relaxed);
+            self.shared.give_place_back();
+            self.shared.count_out(session.principal());
+            self.shared.counters.count_ended(why);
         }
         true
     }
@@ -230,7 +373,7 @@ impl Sessions {
     /// How many sessions there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        // Relaxed: as in `create`.
+        // Relaxed: as in `take_place`.
         self.shared.count.load(Ordering::Relaxed)
     }
 
@@ -240,19 +383,32 @@ impl Sessions {
         self.len() == 0
     }
 
+    /// From now on clients that are told to come back are told to wait up to `window_ms` longer, each another time,
+    /// so that they do not all come at once.
+    pub fn spread_returns(&self, window_ms: u32) {
+        // Relaxed: a number that orders nothing.
+        self.shared.spread_ms.store(window_ms, Ordering::Relaxed);
+    }
+
     /// The time that the sessions go by.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// What happened to connections so far.
+    /// What happened to sessions and connections so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// What the sessions were made with.
+    /// What flowed through the sessions so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
+    /// What the registry was made with; [`reconfigure`](Self::reconfigure) does not show here.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.shared.settings
@@ -269,34 +425,59 @@ impl Sessions {
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
         let (frame, now, mut reach) = (Frame::shared(write), self.shared.clock.now(), Reach::default());
         let limits = &self.shared.settings.standalone;
-        self.for_each(|session| {
-            if session.standalone.publish(frame.clone(), now, limits).is_ok() {
-                reach.count(session.standalone.terms().is_attached());
+        let guard = Guard::new();
+        let mut sessions = self.map.iter(&guard).map(|(_, session)| session);
+        let mut ahead: [Option<&Arc<Session>>; AHEAD] = [None; AHEAD];
+        loop {
+            let taken = ahead.iter_mut().zip(&mut sessions).map(|(place, next)| *place = Some(next)).count();
+            let ahead = || ahead[..taken].iter().flatten();
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.terms().is_attached()));
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.warm()));
+            for session in ahead() {
+                if session.standalone.publish(frame.clone(), now, limits).is_ok() {
+                    reach.count(session.standalone.terms().is_attached());
+                }
             }
-        });
-        reach
+            if taken < AHEAD {
+                self.shared.traffic.count_published(reach.sessions);
+                return reach;
+            }
+        }
     }
 
     /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to
     /// `ended`. Takes about 64 ns a session: call it now and then, from where a pause does no harm.
     pub fn sweep(&self, mut ended: impl FnMut(Arc<Session>)) {
-        let (now, settings) = (self.shared.clock.now(), &self.shared.settings);
+        let (now, rules) = (self.shared.clock.now(), self.shared.rules());
+        let settings = &rules.settings;
         self.shared.delivered.expire(now, settings.delivered_ttl_ms);
         self.shared.responses.expire(now, settings.response_ttl_ms);
         let mut expired = Vec::new();
+        let mut selection = self.is_nearly_full(settings).then(|| Selection::of(self.len()));
         self.for_each(|session| {
-            if session.is_expired(now) {
-                expired.push(session.clone());
-            } else if !session.standalone.is_untouched() {
-                session.standalone.evict_older(now, &settings.standalone);
+            if let Some(why) = session.expiry(now, settings) {
+                expired.push((session.clone(), why));
+                return;
+            }
+            if let Some(selection) = &mut selection {
+                selection.look_at(session.as_victim(settings.at_limit));
+            }
+            if !session.standalone.is_untouched() {
+                session.standalone.evict_older(now, &self.shared.settings.standalone);
             }
         });
-        for session in expired {
-            if self.terminate(&session) {
+        *lock(&self.shared.victims) = selection.map_or_else(Vec::new, Selection::into_victims);
+        for (session, why) in expired {
+            if self.end(&session, why) {
                 ended(session);
             }
         }
         crate::ring::collect();
+    }
+
+    /// Whether sessions may have to go for others before the next sweep.
+    fn is_nearly_full(&self, settings: &Settings) -> bool {
+        settings.at_limit != AtLimit::Refuse && self.len() >= settings.max_sessions / 8 * 7
     }
 }
 

@@ -8,9 +8,12 @@ use std::collections::VecDeque;
 use futures_channel::oneshot;
 use serde_json::value::RawValue;
 
+use super::admission::Victim;
 use super::connection::Connection;
-use super::registry::Shared;
+use super::principal::{Holder, Principal};
+use super::registry::{End, Shared};
 use super::request::{Ask, AskError, RequestStream};
+use super::settings::{AtLimit, Settings};
 use crate::protocol::{self, Outcome, ProtocolVersion, Refusal, RequestId, SessionId};
 use crate::ring::{Closed, Position};
 use crate::sse::{EventId, Frame, StreamName};
@@ -22,19 +25,27 @@ pub(super) const STANDALONE: u32 = 0;
 /// Responses that were handed to a connection and are kept all the same, for each session. A client that lost one
 /// of them on the way asks for it before it has many others.
 const MAX_DELIVERED: usize = 16;
-/// No version was negotiated yet.
-const NO_VERSION: u32 = u32::MAX;
+
+/// What stands in [`Session::progress`]: how far the handshake got.
+mod progress {
+    /// The byte that holds the version that was agreed on.
+    pub(super) const VERSION: u32 = 0xff;
+    /// In it: none was agreed on yet.
+    pub(super) const NO_VERSION: u32 = 0xff;
+    /// The client came back after `initialize`.
+    pub(super) const HEARD: u32 = 0x100;
+}
 
 /// Related interactions of one client with the server.
 pub struct Session {
     id: SessionId,
     /// Names the session in event IDs.
     tag: u32,
-    version: AtomicU32,
+    progress: AtomicU32,
     created: Moment,
     touched: AtomicU64,
-    /// Who may use the session; 0 is anybody who knows its ID.
-    principal: u64,
+    /// Who may use the session.
+    holder: Holder,
     pub(super) standalone: Stream,
     pub(super) shared: Arc<Shared>,
     /// See the module docs for why this is a mutex.
@@ -138,15 +149,15 @@ pub struct Summary {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, tag: u32, principal: u64, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(id: SessionId, tag: u32, holder: Holder, shared: Arc<Shared>) -> Self {
         let now = shared.clock.now();
         Self {
             id,
             tag,
-            version: AtomicU32::new(NO_VERSION),
+            progress: AtomicU32::new(progress::NO_VERSION),
             created: now,
             touched: AtomicU64::new(now.0),
-            principal,
+            holder,
             standalone: Stream::new(),
             shared,
             open: Mutex::new(Open::default()),
@@ -163,21 +174,52 @@ impl Session {
     /// Who may use the session; 0 is anybody who knows its ID.
     #[must_use]
     pub fn principal(&self) -> u64 {
-        self.principal
+        self.holder.number()
+    }
+
+    /// Whom the session belongs to, and alone may use it; `None` is anybody who knows its ID. Whatever is kept for
+    /// somebody belongs under this name, not under the session's ID.
+    ///
+    //= https://modelcontextprotocol.io/specification/2025-11-25/basic/security_best_practices#session-hijacking
+    //# MCP servers SHOULD bind session IDs to user-specific information.
+    #[must_use]
+    pub fn belongs_to(&self) -> Option<&Principal> {
+        self.holder.principal()
     }
 
     /// The protocol version that `initialize` agreed on, once it has.
     #[must_use]
     pub fn version(&self) -> Option<ProtocolVersion> {
+        ProtocolVersion::from_index((self.progress() & progress::VERSION) as u8)
+    }
+
+    fn progress(&self) -> u32 {
         // Relaxed: a number by itself; who needs the rest of the session got it through the map.
-        u8::try_from(self.version.load(Ordering::Relaxed)).ok().and_then(ProtocolVersion::from_index)
+        self.progress.load(Ordering::Relaxed)
     }
 
     /// Notes what `initialize` agreed on. From then on the session is initialised. The response to a request
     /// that was opened to initialise does this by itself.
     pub fn agree(&self, version: ProtocolVersion) {
-        // Relaxed: as in `version`.
-        self.version.store(version.to_index().into(), Ordering::Relaxed);
+        let agreed = |found: u32| Some(found & !progress::VERSION | u32::from(version.to_index()));
+        // Relaxed, twice: as in `progress`.
+        let _ = self.progress.fetch_update(Ordering::Relaxed, Ordering::Relaxed, agreed);
+    }
+
+    /// Notes that the client came back after `initialize`, and was heard of just now. Without it the session
+    /// expires by [`Settings::init_ms`].
+    ///
+    //= https://modelcontextprotocol.io/specification/2025-11-25/basic/lifecycle#initialization
+    //# After successful initialization, the client MUST send an `initialized` notification to indicate it is ready to
+    //# begin normal operations
+    // Whatever else a client sends with the session's ID counts as well: it shows that somebody is there who got the
+    // answer, and not every client sends the notification.
+    pub fn hear(&self) {
+        if self.progress() & progress::HEARD == 0 {
+            // Relaxed: as in `progress`.
+            self.progress.fetch_or(progress::HEARD, Ordering::Relaxed);
+        }
+        self.touch();
     }
 
     /// Whatever the handler keeps with this session, if it was set.
@@ -197,15 +239,22 @@ impl Session {
         self.touched.store(self.shared.clock.now().0, Ordering::Relaxed);
     }
 
+    /// Reads what publishing and delivering touch besides the stream.
+    #[inline]
+    pub(super) fn warm(&self) -> bool {
+        // Relaxed: nothing follows from it.
+        self.touched.load(Ordering::Relaxed) != self.shared.clock.now().0
+    }
+
     /// The time that the session goes by.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.shared.clock.now()
     }
 
-    /// The settings it was made with.
+    /// The settings that its registry was made with.
     #[must_use]
-    pub fn settings(&self) -> &super::Settings {
+    pub fn settings(&self) -> &Settings {
         &self.shared.settings
     }
 
@@ -228,7 +277,7 @@ impl Session {
     /// [`Closed`] if the session ended.
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Position, Closed<Frame>> {
         let frame = Frame::whole(self.name(), write);
-        self.standalone.publish(frame, self.now(), &self.settings().standalone)
+        self.count(self.standalone.publish(frame, self.now(), &self.settings().standalone))
     }
 
     /// Publishes a message that belongs to `request`, before its response.
@@ -241,7 +290,16 @@ impl Session {
         request: &RequestStream,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Position, Closed<Frame>> {
-        request.stream.publish(Frame::whole(request.name, write), self.now(), &self.settings().request)
+        let frame = Frame::whole(request.name, write);
+        self.count(request.stream.publish(frame, self.now(), &self.settings().request))
+    }
+
+    /// Counts an event that a stream took.
+    fn count(&self, published: Result<Position, Closed<Frame>>) -> Result<Position, Closed<Frame>> {
+        if published.is_ok() {
+            self.shared.traffic.count_published(1);
+        }
+        published
     }
 
     /// Publishes the response to `request`, which ends its stream.
@@ -260,7 +318,7 @@ impl Session {
         {
             self.agree(version);
         }
-        let published = request.stream.publish_last(frame, self.now(), &self.settings().request);
+        let published = self.count(request.stream.publish_last(frame, self.now(), &self.settings().request));
         self.finish(request);
         published
     }
@@ -506,15 +564,30 @@ impl Session {
         Summary { in_flight: open.in_flight.len(), retained: open.finished().count(), asks }
     }
 
-    /// Whether its time is up at `now`.
-    #[must_use]
-    pub fn is_expired(&self, now: Moment) -> bool {
-        if now.since(self.created) >= self.settings().absolute_ms {
-            return true;
+    /// Why its time is up at `now`, if it is.
+    pub(super) fn expiry(&self, now: Moment, settings: &Settings) -> Option<End> {
+        if now.since(self.created) >= settings.absolute_ms {
+            return Some(End::Aged);
         }
+        if self.progress() & progress::HEARD == 0 && now.since(self.created) >= settings.init_ms {
+            return Some(End::Uninitialised);
+        }
+        let is_idle = now.since(self.touched()) >= settings.idle_ms && self.summary().in_flight == 0;
+        is_idle.then_some(End::Idle)
+    }
+
+    fn touched(&self) -> Moment {
         // Relaxed: see `touch`.
-        let touched = Moment(self.touched.load(Ordering::Relaxed));
-        now.since(touched) >= self.settings().idle_ms && self.summary().in_flight == 0
+        Moment(self.touched.load(Ordering::Relaxed))
+    }
+
+    /// Where it stands in the order in which sessions go at the limit.
+    pub(super) fn as_victim(&self, at_limit: AtLimit) -> Victim {
+        let since = match at_limit {
+            AtLimit::EvictLongestIdle => self.touched(),
+            AtLimit::EvictOldest | AtLimit::Refuse => self.created,
+        };
+        Victim { since, id: self.id.as_u128() }
     }
 }
 

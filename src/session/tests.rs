@@ -22,6 +22,7 @@ fn sessions() -> (Sessions, Clock) {
 fn session(sessions: &Sessions) -> Arc<Session> {
     let session = sessions.create(0);
     session.agree(VERSION);
+    session.hear();
     session
 }
 
@@ -62,6 +63,26 @@ fn a_session_is_found_until_it_is_terminated() {
     assert!(!sessions.terminate(&session));
     assert_eq!(sessions.find(session.id(), 0).unwrap_err(), Refusal::UnknownSession);
     assert!(sessions.is_empty());
+}
+
+#[test]
+fn a_session_is_there_for_its_principal_alone() {
+    let (sessions, _) = sessions();
+    let (ada, bob) = (Principal::new("issuer", "ada"), Principal::new("issuer", "bob"));
+    let (of_ada, of_bob) = (sessions.principals().hold(&ada), sessions.principals().hold(&bob));
+    let session = sessions.create(of_ada.clone());
+    assert_eq!(session.belongs_to(), Some(&ada));
+    assert!(sessions.find(session.id(), of_ada.number()).is_ok());
+    for other in [0, of_bob.number()] {
+        assert_eq!(sessions.find(session.id(), other).unwrap_err(), Refusal::UnknownSession);
+    }
+    assert!(sessions.find_any(session.id()).is_some());
+    // The number stays while the session does, whoever else lets go of it.
+    let number = of_ada.number();
+    drop(of_ada);
+    assert_eq!(sessions.principals().hold(&ada).number(), number);
+    drop(of_bob);
+    assert_eq!(sessions.principals().len(), 1);
 }
 
 #[test]
@@ -218,6 +239,60 @@ fn idle_and_old_sessions_expire_and_working_ones_do_not() {
     old.touch();
     sessions.sweep(|session| ended.push(session.id()));
     assert!(old.is_closed() && sessions.is_empty());
+}
+
+#[test]
+fn a_client_that_never_comes_back_has_no_session_for_long() {
+    let (sessions, clock) = sessions();
+    let init_ms = sessions.settings().init_ms;
+    let (silent, asked, heard) = (sessions.create(0), sessions.create(0), sessions.create(0));
+    // What the answer to `initialize` does: neither a request in flight nor a connection is a sign of life.
+    let request = asked.open_initialize(RequestId::from(1), None, VERSION).unwrap();
+    let mut connection = asked.connect_request(request);
+    written(&mut connection);
+    silent.agree(VERSION);
+    heard.agree(VERSION);
+    clock.advance(Moment(init_ms - 1));
+    [&silent, &asked, &heard].into_iter().for_each(|session| session.touch());
+    heard.hear();
+    assert_eq!(heard.version(), Some(VERSION));
+    let mut ended = 0;
+    sessions.sweep(|_| ended += 1);
+    assert_eq!(ended, 0);
+    clock.advance(Moment(init_ms));
+    sessions.sweep(|_| ended += 1);
+    assert!(silent.is_closed() && asked.is_closed() && !heard.is_closed());
+    assert!(written(&mut connection).1, "its connection ends");
+    assert_eq!((ended, sessions.counters().expired_uninitialised()), (2, 2));
+}
+
+#[test]
+fn times_change_while_the_process_runs() {
+    let (sessions, clock) = sessions();
+    let session = session(&sessions);
+    clock.advance(Moment(1000));
+    let shorter = |idle_ms| Settings { idle_ms, ..sessions.settings().clone() };
+    sessions.reconfigure(shorter(1001));
+    sessions.sweep(|_| panic!("it has a millisecond left"));
+    sessions.reconfigure(shorter(1000));
+    sessions.sweep(drop);
+    assert!(session.is_closed());
+    assert_eq!(sessions.counters().expired_idle(), 1);
+}
+
+#[test]
+fn the_end_of_a_connection_is_no_sign_of_life() {
+    let (sessions, clock) = sessions();
+    let session = session(&sessions);
+    let idle_ms = sessions.settings().idle_ms;
+    let mut connection = session.connect(None).unwrap();
+    written(&mut connection);
+    clock.advance(Moment(idle_ms - 1));
+    drop(connection);
+    sessions.sweep(|_| panic!("it has a millisecond left"));
+    clock.advance(Moment(idle_ms));
+    sessions.sweep(drop);
+    assert!(session.is_closed());
 }
 
 #[test]

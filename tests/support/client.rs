@@ -46,6 +46,14 @@ impl Http2 {
         Self(sender)
     }
 
+    /// Waits until the connection takes no further request.
+    pub async fn closed(&self) {
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(2));
+        while !self.0.is_closed() {
+            look.tick().await;
+        }
+    }
+
     pub async fn send(&self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let mut request = http::Request::builder().method(method).uri("http://localhost/mcp");
         for (name, value) in headers {
@@ -78,20 +86,29 @@ pub struct Client {
     transport: Transport,
     pub session: String,
     pub version: &'static str,
+    /// What it sends as `Authorization`.
+    pub authorization: Option<String>,
 }
 
 impl Client {
     pub async fn initialize(address: SocketAddr, version: &'static str) -> Self {
-        Self::begin(Transport::Http1(address), version).await
+        Self::begin(Transport::Http1(address), version, None).await
+    }
+
+    /// A client that sends a bearer token with every request.
+    pub async fn initialize_as(address: SocketAddr, version: &'static str, token: &str) -> Self {
+        Self::begin(Transport::Http1(address), version, Some(format!("Bearer {token}"))).await
     }
 
     pub async fn initialize_over(http2: Http2, version: &'static str) -> Self {
-        Self::begin(Transport::Http2(http2), version).await
+        Self::begin(Transport::Http2(http2), version, None).await
     }
 
-    async fn begin(transport: Transport, version: &'static str) -> Self {
-        let mut client = Self { transport, session: String::new(), version };
-        let mut reply = client.send("POST", &POST_HEADERS, &hello(version)).await;
+    async fn begin(transport: Transport, version: &'static str, authorization: Option<String>) -> Self {
+        let mut client = Self { transport, session: String::new(), version, authorization };
+        let authorization = client.authorization.as_deref().map(|value| ("Authorization", value));
+        let headers: Vec<_> = POST_HEADERS.into_iter().chain(authorization).collect();
+        let mut reply = client.send("POST", &headers, &hello(version)).await;
         client.session = reply.header("mcp-session-id").expect("a session id").to_owned();
         let answer = if reply.is_stream() {
             reply.stream().await.rest().await.last().expect("a result").message()
@@ -117,7 +134,9 @@ impl Client {
 
     /// The headers of the session.
     pub fn headers(&self) -> Vec<(&str, &str)> {
-        vec![("Mcp-Session-Id", &self.session), ("MCP-Protocol-Version", self.version)]
+        let mut headers = vec![("Mcp-Session-Id", &*self.session), ("MCP-Protocol-Version", self.version)];
+        headers.extend(self.authorization.as_deref().map(|value| ("Authorization", value)));
+        headers
     }
 
     /// What [`post`](Self::post) sends, as HTTP/1.1 writes it.

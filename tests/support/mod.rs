@@ -8,6 +8,7 @@
 
 mod binary;
 mod client;
+pub mod frames;
 mod handler;
 pub mod raw;
 mod sse;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use ringmain::handler::Handler;
 use ringmain::protocol::SessionId;
-use ringmain::server::{Config, Drained, Server};
+use ringmain::server::{Config, ConnectionCounters, Drained, Metrics, Server};
 use ringmain::session::{Session, Sessions};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -66,7 +67,9 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 pub struct TestServer {
     pub address: SocketAddr,
     pub sessions: Sessions,
+    pub metrics: Metrics,
     pub control: Control,
+    pub connections: Arc<ConnectionCounters>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Drained>,
 }
@@ -83,14 +86,37 @@ impl TestServer {
         Self::serve(handler, Control::default(), config)
     }
 
-    fn serve(handler: impl Handler, control: Control, mut config: Config) -> Self {
+    /// Serves the [`Script`], if it can.
+    pub fn try_start(config: Config) -> std::io::Result<Self> {
+        let control = Control::default();
+        Self::try_serve(Script::new(control.clone()), control, config, |_| {})
+    }
+
+    /// Serves the [`Script`], once `look` has seen the server.
+    pub fn start_and(config: Config, look: impl FnOnce(&Server<Script>)) -> Self {
+        let control = Control::default();
+        Self::try_serve(Script::new(control.clone()), control, config, look).expect("loopback has a port")
+    }
+
+    fn serve(handler: impl Handler, control: Control, config: Config) -> Self {
+        Self::try_serve(handler, control, config, |_| {}).expect("loopback has a port")
+    }
+
+    fn try_serve<H: Handler>(
+        handler: H,
+        control: Control,
+        mut config: Config,
+        look: impl FnOnce(&Server<H>),
+    ) -> std::io::Result<Self> {
         config.hand_over &= !inside_hyper();
-        let server =
-            Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config).expect("loopback has a port");
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config)?;
+        look(&server);
+        let connections = server.connection_counters();
         let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
+        let metrics = server.metrics();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        Self { address, sessions, control, stop: Some(stop), running }
+        Ok(Self { address, sessions, metrics, control, connections, stop: Some(stop), running })
     }
 
     /// A client that has shaken hands in the latest version.
@@ -106,12 +132,18 @@ impl TestServer {
     /// The server's side of a client's session.
     pub fn session(&self, client: &Client) -> Arc<Session> {
         let id = SessionId::parse(&client.session).expect("the server gave it out");
-        self.sessions.find(id, 0).expect("the session is there")
+        self.sessions.find_any(id).expect("the session is there")
     }
 
     /// Begins the drain.
     pub fn begin_stop(&mut self) {
         drop(self.stop.take());
+    }
+
+    /// Drains, and waits for the end of it.
+    pub async fn stop(mut self) -> Drained {
+        self.begin_stop();
+        self.stopped().await
     }
 
     /// Waits for the end of the drain.

@@ -4,9 +4,13 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
 use std::task::{Context, Poll, Waker};
 
+use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 
-use crate::session::{Connection, Piece};
+use crate::server::ConnectionCounters;
+use crate::server::gate::{Closed, Ends, Permit};
+use crate::server::serve::Visit;
+use crate::session::{Connection, Piece, PieceBuf};
 use crate::sse;
 
 /// What ends a chunked body.
@@ -24,9 +28,11 @@ pub(super) struct Entry {
     pub(super) socket: TcpStream,
     connection: Connection,
     /// What the socket did not take yet. While it is there nothing is taken from the stream.
-    unsent: Option<Box<dyn Buf + Send>>,
+    unsent: Option<Box<Unsent>>,
     /// What hyper had read beyond the request; nearly always nothing.
     unread: Option<Box<Bytes>>,
+    permit: Permit,
+    ends: Ends,
     keep_alive: bool,
     /// The last chunk is written or on its way.
     ended: bool,
@@ -38,7 +44,12 @@ pub(super) struct Entry {
     busy: bool,
     /// epoll tells when the socket takes something again.
     pub(super) watched: bool,
+    /// Its client was asked to go and come back.
+    sent_back: bool,
 }
+
+/// A copy, a piece where it stands, and the end of its chunk.
+type Unsent = Chain<Chain<Bytes, PieceBuf>, &'static [u8]>;
 
 /// How far an entry got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,20 +65,40 @@ pub(super) enum Drive {
 }
 
 impl Entry {
-    pub(super) fn new(socket: TcpStream, connection: Connection, unread: Bytes, keep_alive: bool) -> Self {
+    pub(super) fn new(
+        socket: TcpStream,
+        connection: Connection,
+        unread: Bytes,
+        keep_alive: bool,
+        visit: Visit,
+    ) -> Self {
+        let Visit { permit, ends } = visit;
         let unread = (!unread.is_empty()).then(|| Box::new(unread));
         Self {
             socket,
             connection,
             unsent: None,
             unread,
+            permit,
+            ends,
             keep_alive,
             ended: false,
             blocked: false,
             stalled: 0,
             busy: true,
             watched: false,
+            sent_back: false,
         }
+    }
+
+    /// Reads the entry's own memory, as [`Connection::warm`] does what is behind it.
+    pub(super) fn warm(&self) -> bool {
+        self.blocked ^ self.unsent.is_some()
+    }
+
+    /// Reads what [`drive`](Self::drive) will look at behind the entry.
+    pub(super) fn warm_connection(&self) -> bool {
+        self.connection.warm()
     }
 
     /// Sends what is pending. `scratch` holds what goes out first, and is empty afterwards.
@@ -106,7 +137,7 @@ impl Entry {
                     Poll::Ready(Some(piece)) => {
                         append_size(scratch, piece.wire_len());
                         let before = Bytes::copy_from_slice(scratch);
-                        self.unsent = Some(Box::new(before.chain(piece.into_buf()).chain(&b"\r\n"[..])));
+                        self.unsent = Some(Box::new(before.chain(piece.into_buf()).chain(b"\r\n")));
                         scratch.clear();
                         break false;
                     }
@@ -116,7 +147,8 @@ impl Entry {
                 self.busy = true;
                 let sent = send(&self.socket, scratch)?;
                 if sent < scratch.len() {
-                    self.unsent = Some(Box::new(Bytes::copy_from_slice(&scratch[sent..])));
+                    let rest = Bytes::copy_from_slice(&scratch[sent..]);
+                    self.unsent = Some(Box::new(rest.chain(PieceBuf::Control(Bytes::new())).chain(b"")));
                     self.blocked = true;
                     return Ok(Drive::Blocked);
                 }
@@ -143,6 +175,8 @@ impl Entry {
                 Ok(sent) => {
                     rest.advance(sent);
                     self.stalled = 0;
+                    // A client that takes something, however slowly, is alive.
+                    self.connection.session().touch();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -162,11 +196,27 @@ impl Entry {
 
     /// One round of comments: a quiet stream gets one. `Broken` if nobody reads what the socket does not take,
     /// for `patience` rounds, or for ever because the session ended or the client came back on another connection.
-    pub(super) fn beat(&mut self, scratch: &mut Vec<u8>, patience: u8) -> Drive {
+    /// One whose time has come is told to come back.
+    pub(super) fn beat(
+        &mut self,
+        scratch: &mut Vec<u8>,
+        patience: u8,
+        counters: &ConnectionCounters,
+    ) -> Drive {
+        if !self.sent_back && self.ends.has_come(self.connection.session().now()) {
+            self.sent_back = true;
+            self.keep_alive = false;
+            counters.count_closed(Closed::Age);
+            // The bell rings, and it is driven to its end. One that cannot come back goes on to its response.
+            self.connection.send_back();
+        }
         if self.blocked {
             self.stalled = self.stalled.saturating_add(1);
-            let over = self.stalled > patience || self.connection.is_void();
-            return if over { Drive::Broken } else { Drive::Blocked };
+            if self.stalled > patience {
+                counters.count_closed(Closed::Stalled);
+                return Drive::Broken;
+            }
+            return if self.connection.is_void() { Drive::Broken } else { Drive::Blocked };
         }
         if !std::mem::take(&mut self.busy) && !self.ended {
             append_chunk(scratch, &Piece::Control(sse::KEEP_ALIVE));
@@ -180,11 +230,11 @@ impl Entry {
         Drive::Waiting
     }
 
-    /// Takes the connection apart at the end of its stream: the socket, what the client sent beyond its
-    /// request, and whether it may go on.
-    pub(super) fn into_socket(self) -> (TcpStream, Bytes, bool) {
-        let Self { socket, unread, keep_alive, .. } = self;
-        (socket, unread.map_or_else(Bytes::new, |unread| *unread), keep_alive)
+    /// Takes the connection apart at the end of its stream: the socket, its leave to be open, what the client sent
+    /// beyond its request, and whether it may go on.
+    pub(super) fn into_socket(self) -> (TcpStream, Visit, Bytes, bool) {
+        let Self { socket, unread, keep_alive, permit, ends, .. } = self;
+        (socket, Visit { permit, ends }, unread.map_or_else(Bytes::new, |unread| *unread), keep_alive)
     }
 }
 

@@ -35,6 +35,8 @@ use std::net::TcpStream;
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
+use super::metrics::{Latency, Probe};
+use super::serve::Visit;
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
 use crate::wake::{Bell, Waiters};
@@ -74,16 +76,24 @@ pub(super) struct Handed {
     pub(super) connection: Connection,
     /// Whether the client may send another request on the connection.
     pub(super) keep_alive: bool,
+    pub(super) visit: Visit,
 }
 
 impl Writer {
     /// Makes `count` reactors and the way to them.
-    pub(super) fn new(count: usize) -> (Self, Vec<(flume::Receiver<Handed>, ReactorSide)>) {
+    pub(super) fn new(
+        count: usize,
+        latency: &Arc<Latency>,
+    ) -> (Self, Vec<(flume::Receiver<Handed>, ReactorSide)>) {
         let shared = Arc::new(Shared::default());
         let (mut lines, mut sides) = (Vec::new(), Vec::new());
         for _ in 0..count.max(1) {
             let (inbox, handed) = flume::unbounded();
-            let ready = Arc::new(Ready { queue: SegQueue::new(), waiters: Waiters::new() });
+            let ready = Arc::new(Ready {
+                queue: SegQueue::new(),
+                waiters: Waiters::new(),
+                probe: Probe::new(latency.clone()),
+            });
             sides.push((handed, ReactorSide { ready: ready.clone(), shared: shared.clone() }));
             lines.push(Line { inbox, ready });
         }
@@ -135,11 +145,14 @@ impl Shared {
 struct Ready {
     queue: SegQueue<u32>,
     waiters: Waiters,
+    /// Times an event now and then.
+    probe: Probe,
 }
 
 impl Bell for Ready {
     /// Late, for an entry that is gone, this costs a look at whoever has the key now.
     fn ring(&self, key: u32) {
+        self.probe.rang(key);
         self.queue.push(key);
         self.waiters.wake();
     }

@@ -1,6 +1,7 @@
 //! The task that drives the entries of a slab.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -17,18 +18,23 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::entry::{Drive, Entry, close};
 use super::{Handed, ReactorSide, Shared};
+use crate::server::ConnectionCounters;
+use crate::server::metrics::Pace;
+use crate::server::serve::Visit;
 use crate::sync::Arc;
 use crate::wake::Waiter;
 
 /// Entries driven before others on the runtime get their turn.
 const TURN: usize = 64;
+/// Of those, so many are looked at together before the first is driven.
+const AHEAD: usize = 16;
 /// Comments go to one entry in so many at a time.
 const ROUNDS: usize = 64;
 /// Events of sockets looked at in one go.
 const EVENTS: usize = 256;
 
 /// Takes a connection whose stream ended, with what the client sent meanwhile.
-pub(in crate::server) type GiveBack = Arc<dyn Fn(TcpStream, Bytes) + Send + Sync>;
+pub(in crate::server) type GiveBack = Arc<dyn Fn(TcpStream, Visit, Bytes) + Send + Sync>;
 
 /// See the [module documentation](super).
 pub(in crate::server) struct Reactor {
@@ -42,10 +48,13 @@ pub(in crate::server) struct Reactor {
     keys: usize,
     beat: Interval,
     round: usize,
+    /// When to time the next event.
+    pace: Pace,
     /// Rounds for which a client may take nothing.
     patience: u8,
     scratch: Vec<u8>,
     give_back: GiveBack,
+    counters: Arc<ConnectionCounters>,
 }
 
 impl Reactor {
@@ -57,6 +66,7 @@ impl Reactor {
         keep_alive: Duration,
         stalled_after: Duration,
         give_back: GiveBack,
+        counters: Arc<ConnectionCounters>,
     ) -> io::Result<Self> {
         let mut beat = tokio::time::interval((keep_alive / ROUNDS as u32).max(Duration::from_millis(1)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,16 +80,18 @@ impl Reactor {
             keys: 0,
             beat,
             round: 0,
+            pace: Pace::default(),
             patience: u8::try_from(stalled_after.as_millis().div_ceil(keep_alive.as_millis().max(1)))
                 .unwrap_or(u8::MAX),
             scratch: Vec::new(),
             give_back,
+            counters,
         })
     }
 
     /// Takes a stream in and sends its head with whatever is pending.
     fn take_in(&mut self, handed: Handed) {
-        let Handed { socket, unread, head, mut connection, keep_alive } = handed;
+        let Handed { socket, unread, head, mut connection, keep_alive, visit } = handed;
         let vacant = self.entries.vacant_entry();
         let key = vacant.key();
         let Ok(small) = u32::try_from(key) else { return };
@@ -90,7 +102,7 @@ impl Reactor {
             return;
         }
         connection.ring(self.side.ready.clone(), small);
-        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive)));
+        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive, visit)));
         self.keys = self.keys.max(key + 1);
         self.scratch.extend_from_slice(&head);
         self.drive(key);
@@ -99,6 +111,13 @@ impl Reactor {
     fn drive(&mut self, key: usize) {
         if let Some(entry) = self.entries.get_mut(key) {
             let driven = entry.drive(&mut self.scratch);
+            let probe = &self.side.ready.probe;
+            if probe.is_timing(key) {
+                probe.stop(matches!(driven, Drive::Waiting | Drive::Done));
+            }
+            if self.pace.step() {
+                probe.arm();
+            }
             self.settle(key, driven);
         }
     }
@@ -122,11 +141,11 @@ impl Reactor {
             }
             Drive::Broken => drop(self.remove(key)),
             Drive::Done => {
-                let (socket, unread, keep_alive) = self.remove(key).into_socket();
+                let (socket, visit, unread, keep_alive) = self.remove(key).into_socket();
                 let fd = socket.as_raw_fd();
                 let left = self.sockets.get_ref().registry().deregister(&mut SourceFd(&fd));
                 if keep_alive && left.is_ok() && !Shared::reads(&self.side.shared.draining) {
-                    (self.give_back)(socket, unread);
+                    (self.give_back)(socket, visit, unread);
                 } else {
                     close(&socket);
                 }
@@ -179,25 +198,44 @@ impl Reactor {
     fn comment(&mut self) {
         for key in (self.round..self.keys).step_by(ROUNDS) {
             if let Some(entry) = self.entries.get_mut(key) {
-                let driven = entry.beat(&mut self.scratch, self.patience);
+                let driven = entry.beat(&mut self.scratch, self.patience, &self.counters);
                 self.settle(key, driven);
             }
         }
         self.round = (self.round + 1) % ROUNDS;
+        self.side.ready.probe.arm();
     }
 
     /// Drives whoever has something to do. False if there is more of it.
     fn turn(&mut self) -> bool {
-        for _ in 0..TURN {
-            if let Some(key) = self.side.ready.queue.pop() {
-                self.drive(key as usize);
-            } else if let Ok(handed) = self.handed.try_recv() {
+        let mut keys = [0; AHEAD];
+        for _ in 0..TURN / AHEAD {
+            let mut count = 0;
+            while count < AHEAD
+                && let Some(key) = self.side.ready.queue.pop()
+            {
+                keys[count] = key as usize;
+                count += 1;
+            }
+            let keys = &keys[..count];
+            self.warm(keys);
+            keys.iter().for_each(|key| self.drive(*key));
+            if count == 0 {
+                let Ok(handed) = self.handed.try_recv() else { return true };
                 self.take_in(handed);
-            } else {
-                return true;
             }
         }
         false
+    }
+
+    /// Reads the memory that some entries are about to need, so that what the cache does not hold of it arrives
+    /// together, not one after the other.
+    fn warm(&self, keys: &[usize]) {
+        if keys.len() > 1 {
+            let entries = || keys.iter().filter_map(|key| self.entries.get(*key));
+            black_box(entries().fold(false, |any, entry| any ^ entry.warm()));
+            black_box(entries().fold(false, |any, entry| any ^ entry.warm_connection()));
+        }
     }
 }
 

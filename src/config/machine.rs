@@ -1,0 +1,25 @@
+//! How much memory there is.
+
+use std::fs;
+
+/// Bytes of memory that this process may use: what the machine has, or less where its control group says so.
+#[must_use]
+pub fn memory() -> u64 {
+    let machine = machine();
+    // Version 2 of control groups, as a container sees its own.
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+    machine.min(group)
+}
+
+#[cfg(target_os = "linux")]
+fn machine() -> u64 {
+    let info = rustix::system::sysinfo();
+    let bytes = u128::from(info.totalram) * u128::from(info.mem_unit.max(1));
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn machine() -> u64 {
+    u64::MAX
+}

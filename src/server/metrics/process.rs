@@ -1,0 +1,36 @@
+//! What the operating system says of this process.
+
+/// Numbers of the process, by the names that Prometheus' own libraries give them.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) cpu_seconds: f64,
+    pub(super) resident_bytes: u64,
+    pub(super) open_fds: u64,
+    pub(super) max_fds: u64,
+}
+
+/// Looks. `None` where there is no such thing to look at.
+#[cfg(target_os = "linux")]
+pub(super) fn look() -> Option<Process> {
+    use procfs::WithCurrentSystemInfo;
+    use procfs::process::{LimitValue, Process as This};
+
+    let this = This::myself().ok()?;
+    let stat = this.stat().ok()?;
+    let max_fds = match this.limits().ok()?.max_open_files.soft_limit {
+        LimitValue::Value(limit) => limit,
+        LimitValue::Unlimited => u64::MAX,
+    };
+    Some(Process {
+        cpu_seconds: (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64,
+        resident_bytes: stat.rss_bytes().get(),
+        open_fds: this.fd_count().ok()? as u64,
+        max_fds,
+    })
+}
+
+/// Looks. `None` where there is no such thing to look at.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn look() -> Option<Process> {
+    None
+}
