@@ -6,10 +6,12 @@
 #   style        format, clippy and rustdoc, warnings denied
 #   rust         unit, property, socket and documentation tests; each feature alone; the core without a network
 #   loom         the models of the lock-free rooms
-#   sanitizers   address sanitizer on the core (needs a nightly toolchain; says so and goes on where there is none)
-#   interop      official clients, cuts, a page in a browser, and the conformance suite against the release binary
+#   sanitizers   address sanitizer on the core and the server, thread sanitizer on the core (needs a nightly toolchain; says
+#                so and goes on where there is none)
+#   fuzz         each fuzz target for 20 seconds, or RINGMAIN_FUZZ_SECONDS (needs nightly and a C++ compiler, likewise)
+#   interop      official clients, cuts, drain, a page in a browser, and the conformance suite against the release binary
 #
-# It needs: Rust 1.88 or later with rustfmt and clippy, a C compiler, Node.js 20 or later with npm, Python 3.10 or
+# It needs: Rust 1.88 or later with rustfmt and clippy, a C and a C++ compiler, Node.js 20 or later with npm, Python 3.10 or
 # later with venv. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
 # conformance suite from npm, the official Python clients from PyPI, in pinned versions (tests/interop/install.sh).
 # As root on a Debian-like machine without Node.js, Python or Chromium it installs those by apt-get first. Elsewhere the
@@ -18,13 +20,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(style rust loom sanitizers interop)
+[ $# -gt 0 ] || steps=(style rust loom sanitizers fuzz interop)
 began=$SECONDS
 
 say() { printf '\n=== %s (%ss)\n' "$*" $((SECONDS - began)); }
 
 style() {
   cargo fmt --all --check
+  cargo fmt --manifest-path fuzz/Cargo.toml --check
   cargo clippy --workspace --all-targets -- -D warnings
   cargo clippy --no-default-features -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
@@ -51,12 +54,28 @@ loom() {
 
 sanitizers() {
   if ! rustc +nightly --version 2>/dev/null; then
-    echo "no nightly toolchain: the address sanitizer is left out (rustup toolchain install nightly)"
+    echo "no nightly toolchain: the sanitizers are left out (rustup toolchain install nightly)"
     return
   fi
   host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+  # Those that hold the socket code to its edges; RINGMAIN_SANITIZE_ALL=1 adds the rest.
+  local tests=(bad_input connections listening resuming)
+  [ -z "${RINGMAIN_SANITIZE_ALL:-}" ] || tests+=(browsers drain publishing sending sessions)
   RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/address" \
-    cargo +nightly test --no-default-features --lib --target "$host" --quiet
+    cargo +nightly test --no-default-features --features server --lib "${tests[@]/#/--test=}" --target "$host" --quiet
+  # Threads: the core and the server's own parts. What the standard library was compiled to hides its locks from this
+  # sanitizer, so tests that go through tokio's report those; what of it concerns the core's tests is named in a file.
+  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/thread" \
+    TSAN_OPTIONS="suppressions=$PWD/tests/thread_sanitizer.txt print_suppressions=0" \
+    cargo +nightly test --no-default-features --features server --lib --target "$host" --quiet
+}
+
+fuzz() {
+  if ! rustc +nightly --version 2>/dev/null; then
+    echo "no nightly toolchain: the fuzz targets are left out (rustup toolchain install nightly)"
+    return
+  fi
+  fuzz/run.sh
 }
 
 interop() {
@@ -66,8 +85,8 @@ interop() {
 
 for step in "${steps[@]}"; do
   case $step in
-    style | rust | loom | sanitizers | interop) ;;
-    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    style | rust | loom | sanitizers | fuzz | interop) ;;
+    *) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   say "$step"
   "$step"

@@ -73,8 +73,9 @@ impl Documented {
 }
 
 /// Kinds that this table does not meet, and why.
-const ELSEWHERE: &[(&str, &str)] = &[
+const ELSEWHERE: [(&str, &str); 17] = [
     ("body_timeout", "needs a wait; bad_input.rs"),
+    ("caller_session_rate", "needs a limit; limits.rs"),
     ("draining", "needs a drain; statuses_are_distinct"),
     ("expired_token", "needs an authenticator; identity.rs"),
     ("identity_unavailable", "needs an authenticator; identity.rs"),
@@ -85,8 +86,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("missing_token", "needs an authenticator; identity.rs"),
     ("not_initialized", "needs a slow handler; sending.rs"),
     ("not_permitted", "needs an authenticator; identity.rs"),
+    ("session_rate", "needs a limit; limits.rs"),
+    ("too_many_own_sessions", "needs a limit; limits.rs"),
     ("too_many_requests", "needs a limit; statuses_are_distinct"),
-    ("too_many_sessions", "needs a limit; sessions.rs"),
+    ("too_many_sessions", "needs a limit; limits.rs"),
     ("unknown_stream", "needs a stream that is gone; resuming.rs"),
 ];
 

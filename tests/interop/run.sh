@@ -94,6 +94,13 @@ elif ! "$here/browser.sh" --print >/dev/null; then
 else
   run "a page in a browser" 160 "$here/browser.sh" "$binary"
 fi
+if [ -n "$binary" ]; then
+  # These start servers of their own, to end them.
+  run "drain, TypeScript sdk 1.32" 120 node "$here/drain_sdk1.mjs" "$binary"
+  run "drain, TypeScript client 2.4" 120 node "$here/drain_client2.mjs" "$binary"
+  run "drain, Python mcp 1.30" 120 "$cache/py1/venv/bin/python" "$here/drain_py.py" "$binary"
+  run "drain, Python mcp 2.3" 120 "$cache/py2/venv/bin/python" "$here/drain_py.py" "$binary"
+fi
 run "conformance 2025-11-25" 320 "$here/conformance.sh" "$url"
 
 if [ -n "$server" ]; then
