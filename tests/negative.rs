@@ -86,6 +86,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("not_initialized", "needs a slow handler; sending.rs"),
     ("not_permitted", "needs an authenticator; identity.rs"),
     ("too_many_requests", "needs a limit; statuses_are_distinct"),
+    ("busy", "needs a limit; connection_limits.rs"),
     ("too_many_sessions", "needs a limit; sessions.rs"),
     ("unknown_stream", "needs a stream that is gone; resuming.rs"),
 ];

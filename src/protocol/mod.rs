@@ -59,6 +59,7 @@
 //! | `body_timeout` | the body did not arrive in time | 408 | -32000 | the body did not arrive in time; send the request again |
 //! | `too_many_requests` | too many requests are in flight | 429 | -32000 | {limit} requests are in flight; wait for one to finish, then send again |
 //! | `too_many_sessions` | no further session fits | 503 | -32000 | no further session fits on this server; try again later |
+//! | `busy` | too much of bodies that are not complete is held | 503 | -32000 | too many bodies are being read; try again later |
 //! | `draining` | the server is shutting down | 503 | -32000 | the server is shutting down; try again later |
 //! | `internal` | the server failed | 500 | -32603 | the server failed; try again later |
 //!

@@ -129,6 +129,8 @@ pub enum Refusal {
     },
     /// No further session fits.
     TooManySessions,
+    /// Too much of bodies that are not complete is held.
+    Busy,
     /// The server is shutting down.
     Draining,
     /// The server failed.
@@ -438,6 +440,9 @@ impl Refusal {
                 "too_many_sessions",
                 "no further session fits on this server; try again later",
             ),
+            Self::Busy => {
+                (S::SERVICE_UNAVAILABLE, BAD, "busy", "too many bodies are being read; try again later")
+            }
             Self::Draining => {
                 (S::SERVICE_UNAVAILABLE, BAD, "draining", "the server is shutting down; try again later")
             }
@@ -522,6 +527,7 @@ mod tests {
             BodyTimeout,
             TooManyRequests { limit: 987 },
             TooManySessions,
+            Busy,
             Draining,
             Internal,
         ]
@@ -566,7 +572,7 @@ mod tests {
         let gone = ["unknown_session", "malformed_session_id", "session_not_allowed", "not_found_path"];
         assert_eq!(with(404), gone);
         assert_eq!(with(429), ["too_many_requests"]);
-        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "draining"]);
+        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "busy", "draining"]);
         assert_eq!(with(500), ["internal"]);
     }
 

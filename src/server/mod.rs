@@ -42,6 +42,7 @@ mod keep_alive;
 mod meter;
 mod outbox;
 mod post;
+mod read;
 mod route;
 mod serve;
 #[cfg(feature = "tls")]
@@ -84,6 +85,7 @@ struct Endpoint<H> {
     /// When it was last said aloud that a host or an origin is not allowed.
     warned: Warned,
     gate: Gate,
+    pending: read::Pending,
     #[cfg(feature = "tls")]
     identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
@@ -104,6 +106,7 @@ impl<H: Handler> Endpoint<H> {
             denials: Arc::default(),
             warned: Warned::default(),
             gate: Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room)),
+            pending: read::Pending::default(),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
