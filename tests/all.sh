@@ -38,7 +38,9 @@ rust() {
   # Once more with the streams inside hyper, as they are over HTTP/2 and on systems without the writer.
   RINGMAIN_TEST_INSIDE_HYPER=1 cargo test --test '*'
   cargo test --no-default-features --lib --quiet
-  for feature in server tokens auth rmcp everything; do cargo check --no-default-features --features "$feature" --quiet; done
+  for feature in server tls tokens auth rmcp everything; do
+    cargo check --no-default-features --features "$feature" --quiet
+  done
   # The direction of the house, by its dependencies: the core knows no network, no runtime, no store.
   if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(hyper|tokio|redis)'; then
     echo "the core depends on an edge crate" >&2

@@ -258,3 +258,53 @@ async fn old_connections_are_told_to_come_back() {
     })
     .await;
 }
+
+/// What is held of bodies that do not come to their end is bounded over all clients together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_bodies_are_bounded() {
+    test(async {
+        let mut config = Config::default();
+        config.max_body_bytes = 300_000;
+        config.max_pending_body_bytes = 299_999;
+        let error = TestServer::try_start(config.clone()).err().expect("it cannot work");
+        assert!(error.to_string().contains("max_pending_body_bytes"), "{error}");
+        config.max_pending_body_bytes = 1_000_000;
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let call = |id: u64, padding: usize| {
+            let padding = "x".repeat(padding);
+            client
+                .post_bytes(&json!({"jsonrpc": "2.0", "id": id, "method": "ping", "params": {"x": padding}}))
+        };
+        let mut held = Vec::new();
+        for id in 0..3 {
+            let whole = call(id, 280_000);
+            let mut wire = Wire::connect(server.address).await;
+            wire.send(&whole[..whole.len() - 1]).await;
+            held.push((wire, whole[whole.len() - 1]));
+        }
+        // The fourth does not fit; it is refused.
+        let refused = async {
+            loop {
+                let mut wire = Wire::connect(server.address).await;
+                wire.send_while_open(&call(9, 280_000)).await;
+                match wire.try_reply().await {
+                    Ok(reply) if reply.status == 503 => return reply.error(503).await,
+                    // The three may not have been read yet; or the refusal was lost with what was not read.
+                    Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        assert_eq!(soon("a refusal", refused).await["error"]["code"], -32000);
+        // What comes with its head is read, and those that were begun are read to their end.
+        client.ping(10).await;
+        for (mut wire, last) in held {
+            wire.send(&[last]).await;
+            assert_eq!(wire.reply().await.status, 200);
+        }
+        let mut wire = Wire::connect(server.address).await;
+        wire.send(&call(11, 280_000)).await;
+        assert_eq!(wire.reply().await.status, 200);
+    })
+    .await;
+}

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use mimalloc::MiMalloc;
 use ringmain::protocol::{ProtocolVersion, Refusal, RequestId};
 use ringmain::ring::{self, Cursor, FIRST, Limits, Ring, Step};
-use ringmain::session::{Holder, AtLimit, Connection, Creator, End, RequestStream, Session, Sessions, Settings};
+use ringmain::session::{
+    AtLimit, Connection, Creator, End, Holder, RequestStream, Session, Sessions, Settings,
+};
 use ringmain::sse::{EventId, Frame, StreamName};
 use ringmain::stream::{Clock, Moment, Stream};
 use ringmain::sync::lock;

@@ -73,7 +73,7 @@ impl Documented {
 }
 
 /// Kinds that this table does not meet, and why.
-const ELSEWHERE: [(&str, &str); 17] = [
+const ELSEWHERE: &[(&str, &str)] = &[
     ("body_timeout", "needs a wait; bad_input.rs"),
     ("caller_session_rate", "needs a limit; limits.rs"),
     ("draining", "needs a drain; statuses_are_distinct"),
@@ -89,6 +89,7 @@ const ELSEWHERE: [(&str, &str); 17] = [
     ("session_rate", "needs a limit; limits.rs"),
     ("too_many_own_sessions", "needs a limit; limits.rs"),
     ("too_many_requests", "needs a limit; statuses_are_distinct"),
+    ("busy", "needs a limit; connection_limits.rs"),
     ("too_many_sessions", "needs a limit; limits.rs"),
     ("unknown_stream", "needs a stream that is gone; resuming.rs"),
 ];

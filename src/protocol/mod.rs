@@ -63,6 +63,7 @@
 //! | `too_many_own_sessions` | the principal has as many sessions as it may have | 429 | -32000 | {limit} sessions are yours already; end one with DELETE, then send initialize again |
 //! | `session_rate` | sessions are created too fast, all together | 429 | -32000 | sessions are created too fast on this server; wait {seconds} seconds, then send initialize again |
 //! | `caller_session_rate` | sessions are created too fast by this caller | 429 | -32000 | you create sessions too fast; wait {seconds} seconds, then send initialize again |
+//! | `busy` | too much of bodies that are not complete is held | 503 | -32000 | too many bodies are being read; try again later |
 //! | `draining` | the server is shutting down | 503 | -32000 | the server is shutting down; try again later |
 //! | `internal` | the server failed | 500 | -32603 | the server failed; try again later |
 //!

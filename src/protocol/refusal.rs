@@ -149,6 +149,8 @@ pub enum Refusal {
         /// How long to wait, in seconds.
         seconds: u32,
     },
+    /// Too much of bodies that are not complete is held.
+    Busy,
     /// The server is shutting down.
     Draining,
     /// The server failed.
@@ -249,7 +251,7 @@ impl Refusal {
     pub const fn retry_after(&self) -> Option<u32> {
         match self {
             Self::TooManyRequests { .. } => Some(1),
-            Self::Draining => Some(5),
+            Self::Draining | Self::Busy | Self::IdentityUnavailable => Some(5),
             Self::TooManySessions | Self::TooManyOwnSessions { .. } => Some(10),
             Self::SessionRate { seconds } | Self::CallerSessionRate { seconds } => Some(*seconds),
             _ => None,
@@ -488,6 +490,9 @@ impl Refusal {
             Self::TooManyOwnSessions { .. } => (S::TOO_MANY_REQUESTS, BAD, "too_many_own_sessions", ""),
             Self::SessionRate { .. } => (S::TOO_MANY_REQUESTS, BAD, "session_rate", ""),
             Self::CallerSessionRate { .. } => (S::TOO_MANY_REQUESTS, BAD, "caller_session_rate", ""),
+            Self::Busy => {
+                (S::SERVICE_UNAVAILABLE, BAD, "busy", "too many bodies are being read; try again later")
+            }
             Self::Draining => {
                 (S::SERVICE_UNAVAILABLE, BAD, "draining", "the server is shutting down; try again later")
             }
@@ -576,6 +581,7 @@ mod tests {
             TooManyOwnSessions { limit: 987 },
             SessionRate { seconds: 654 },
             CallerSessionRate { seconds: 654 },
+            Busy,
             Draining,
             Internal,
         ]
@@ -623,7 +629,7 @@ mod tests {
             with(429),
             ["too_many_requests", "too_many_own_sessions", "session_rate", "caller_session_rate"]
         );
-        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "draining"]);
+        assert_eq!(with(503), ["identity_unavailable", "too_many_sessions", "busy", "draining"]);
         assert_eq!(with(500), ["internal"]);
     }
 

@@ -64,7 +64,7 @@ impl<H: Handler> Server<H> {
     /// The address cannot be listened on, a limit of connections cannot work, or the certificate cannot be used. The
     /// text names the address's fault, the setting or the file.
     pub fn bind(address: SocketAddr, handler: H, config: Config) -> io::Result<Self> {
-        if let Some(fault) = config.connections.fault() {
+        if let Some(fault) = config.fault() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
         }
         let endpoint = Arc::new(Endpoint::new(handler, config)?);

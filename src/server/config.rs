@@ -25,6 +25,10 @@ pub struct Config {
     pub answer: Answer,
     /// Largest body, in bytes. Default 4 MiB. Held in memory while it is read.
     pub max_body_bytes: usize,
+    /// Bytes of bodies that have begun to come and are not complete, of all requests together. Default 256 MiB; it
+    /// must hold the largest body. Beyond it requests are refused (503, `busy`) whose body does not come with their
+    /// head.
+    pub max_pending_body_bytes: usize,
     /// Largest request head, names and values added up, in bytes. Default 16 KiB. Beyond four times this, hyper
     /// refuses with a bare 431.
     pub max_header_bytes: usize,
@@ -66,6 +70,7 @@ impl Default for Config {
             sessions: Settings::default(),
             answer: Answer::Auto,
             max_body_bytes: 4 << 20,
+            max_pending_body_bytes: 256 << 20,
             max_header_bytes: 16 << 10,
             read_timeout: Duration::from_secs(15),
             stalled_after: Duration::from_secs(60),
@@ -126,7 +131,7 @@ impl Default for Connections {
 
 impl Connections {
     /// What cannot work.
-    pub(super) fn fault(&self) -> Option<&'static str> {
+    fn fault(&self) -> Option<&'static str> {
         if self.max == Some(0) {
             return Some("connections.max is 0: nobody could connect");
         }
@@ -141,6 +146,16 @@ impl Connections {
         }
         (self.max_http2_control_rate == 0)
             .then_some("connections.max_http2_control_rate is 0: HTTP/2 does not work without control frames")
+    }
+}
+
+impl Config {
+    /// What cannot work.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        let holds_none = self.max_pending_body_bytes < self.max_body_bytes;
+        holds_none
+            .then_some("max_pending_body_bytes is less than max_body_bytes")
+            .or_else(|| self.connections.fault())
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Poll;
 
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request};
+use http::header::WWW_AUTHENTICATE;
+use http::{Method, Request};
 use hyper::body::Incoming as RequestBody;
 
 use super::route::{self, Answered};
@@ -17,8 +17,6 @@ use crate::protocol::Refusal;
 use crate::session::Holder;
 use crate::sync::{AtomicU64, Ordering};
 
-/// What those are told to wait, in seconds, whose tokens cannot be checked at the moment.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 /// Milliseconds between two warnings that a host or an origin is not allowed.
 const WARN_EVERY: u64 = 10_000;
 
@@ -62,9 +60,6 @@ pub(super) fn deny<H: Handler>(endpoint: &Endpoint<H>, denial: &Denial) -> Answe
     //# `resource_metadata` when returning `401 Unauthorized` responses
     if let Some(challenge) = denial.challenge(endpoint.config.resource.as_ref()) {
         answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-    }
-    if *denial == Denial::Unavailable {
-        answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     }
     answer
 }

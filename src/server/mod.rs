@@ -43,6 +43,7 @@ mod meter;
 mod metrics;
 mod outbox;
 mod post;
+mod read;
 mod route;
 mod serve;
 #[cfg(feature = "tls")]
@@ -87,6 +88,7 @@ struct Endpoint<H> {
     warned: Warned,
     gate: Gate,
     metrics: Metrics,
+    pending: read::Pending,
     #[cfg(feature = "tls")]
     identity: Option<tls::Identity>,
     /// Set while the server runs, if streams are handed over.
@@ -111,6 +113,7 @@ impl<H: Handler> Endpoint<H> {
             gate,
             denials,
             warned: Warned::default(),
+            pending: read::Pending::default(),
             writer: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),

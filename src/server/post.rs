@@ -7,11 +7,10 @@ use std::task::{self, Poll, Waker};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming as RequestBody};
 
 use super::route::{self, Answered, Caller};
-use super::{Answer, Endpoint, unwinding};
+use super::{Answer, Endpoint, read, unwinding};
 use crate::handler::{self, Context, Handler, Incoming, Notification};
 use crate::protocol::{ProtocolVersion, Refusal, RequestId, headers};
 use crate::session::{Connection, Creator, RequestStream, Session};
@@ -24,7 +23,7 @@ pub(super) async fn answer<H: Handler>(
     caller: Caller,
 ) -> Answered<H> {
     let message = match check_head(endpoint, request.headers()) {
-        Ok(()) => read(endpoint, request.body_mut()).await.and_then(Incoming::parse),
+        Ok(()) => read_body(endpoint, request.body_mut()).await.and_then(Incoming::parse),
         Err(refusal) => Err(refusal),
     };
     let headers = request.headers();
@@ -68,7 +67,7 @@ fn check_head<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result
     Ok(())
 }
 
-async fn read<H: Handler>(endpoint: &Endpoint<H>, body: &mut RequestBody) -> Result<Bytes, Refusal> {
+async fn read_body<H: Handler>(endpoint: &Endpoint<H>, body: &mut RequestBody) -> Result<Bytes, Refusal> {
     let limit = endpoint.config.max_body_bytes;
     // Nearly always all of it came with the head.
     let first = match poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await {
@@ -83,21 +82,7 @@ async fn read<H: Handler>(endpoint: &Endpoint<H>, body: &mut RequestBody) -> Res
     if body.is_end_stream() {
         return Ok(first);
     }
-    let left = limit - first.len();
-    let read = Box::pin(Limited::new(body, left).collect());
-    match tokio::time::timeout(endpoint.config.read_timeout, read).await {
-        Ok(Ok(rest)) => Ok(if first.is_empty() {
-            rest.to_bytes()
-        } else {
-            let mut whole = Vec::from(first);
-            whole.extend_from_slice(&rest.to_bytes());
-            whole.into()
-        }),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { limit }),
-        // The client went away, or broke the framing; hardly anybody is there to read the answer.
-        Ok(Err(_)) => Err(Refusal::ParseError),
-        Err(_) => Err(Refusal::BodyTimeout),
-    }
+    read::rest(&endpoint.config, &endpoint.pending, first, body).await
 }
 
 /// Answers `initialize`: a session begins, if the handler says so.
