@@ -80,6 +80,13 @@ impl Waiter {
         Self::of(Target::Bell { bell, key })
     }
 
+    /// Whether it stands on a stack already. Only a look, to have its memory at hand.
+    #[inline]
+    pub fn warm(&self) -> bool {
+        // Relaxed: nothing follows from it.
+        self.node.queued.load(Ordering::Relaxed)
+    }
+
     fn of(target: Target) -> Self {
         let (next, queued) = (AtomicPtr::new(ptr::null_mut()), AtomicBool::new(false));
         Self { node: Counted::new(Node { target, next, queued }) }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use ringmain::server::Config;
 use serde_json::{Value, json};
+use support::raw::{self, PING, Raw, chunked};
 use support::{Broken, Client, Http2, POST_HEADERS, TestServer, Wire, hello, number, publish, test, until};
 
 const BODY_LIMIT: usize = 64 << 10;
@@ -47,91 +48,6 @@ struct Row {
     is_whole: bool,
 }
 
-/// A request to be spoilt.
-#[derive(Clone)]
-struct Raw {
-    line: Vec<u8>,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Vec<u8>,
-    has_length: bool,
-}
-
-impl Raw {
-    fn line(mut self, line: impl AsRef<[u8]>) -> Self {
-        self.line = line.as_ref().to_vec();
-        self
-    }
-
-    fn without(mut self, wanted: &str) -> Self {
-        self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(wanted.as_bytes()));
-        self
-    }
-
-    /// Adds a header.
-    fn and(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
-        self.headers.push((name.as_ref().to_vec(), value.as_ref().to_vec()));
-        self
-    }
-
-    /// Replaces a header.
-    fn with(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.without(name).and(name, value)
-    }
-
-    fn body(mut self, body: impl AsRef<[u8]>) -> Self {
-        self.body = body.as_ref().to_vec();
-        self
-    }
-
-    /// Leaves `Content-Length` to the row.
-    fn unmeasured(mut self) -> Self {
-        self.has_length = false;
-        self
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = [&self.line[..], b"\r\n"].concat();
-        for (name, value) in &self.headers {
-            bytes.extend([&name[..], b": ", value, b"\r\n"].concat());
-        }
-        if self.has_length {
-            bytes.extend(format!("Content-Length: {}\r\n", self.body.len()).bytes());
-        }
-        [&bytes[..], b"\r\n", &self.body].concat()
-    }
-}
-
-const PING: &[u8] = br#"{"jsonrpc":"2.0","id":"row","method":"ping"}"#;
-
-/// A good POST of `client`.
-fn post(client: &Client) -> Raw {
-    let mut raw = get(client).line("POST /mcp HTTP/1.1").body(PING);
-    raw = raw.with("Accept", "application/json, text/event-stream").and("Content-Type", "application/json");
-    raw.has_length = true;
-    raw
-}
-
-/// A good GET of `client`.
-fn get(client: &Client) -> Raw {
-    let raw =
-        Raw { line: b"GET /mcp HTTP/1.1".to_vec(), headers: Vec::new(), body: Vec::new(), has_length: false };
-    raw.and("Host", "localhost")
-        .and("Accept", "text/event-stream")
-        .and("Mcp-Session-Id", &client.session)
-        .and("MCP-Protocol-Version", client.version)
-}
-
-fn chunked(body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for piece in body.chunks(8 << 10) {
-        bytes.extend(format!("{:x}\r\n", piece.len()).bytes());
-        bytes.extend(piece);
-        bytes.extend(b"\r\n");
-    }
-    bytes.extend(b"0\r\n\r\n");
-    bytes
-}
-
 const PARSE: i64 = -32700;
 const INVALID: i64 = -32600;
 const BAD: i64 = -32000;
@@ -142,8 +58,8 @@ fn rows(client: &Client, stranger: &Client) -> Vec<Row> {
     let mut row = |name: &str, raw: Raw, expected| {
         rows.push(Row { name: name.to_owned(), bytes: raw.bytes(), expected, is_whole: true });
     };
-    let post = || post(client);
-    let get = || get(client);
+    let post = || raw::post(client);
+    let get = || raw::get(client);
     let delete = || get().line("DELETE /mcp HTTP/1.1").without("Accept");
     let body = |body: &str| post().body(body);
 
@@ -790,7 +706,7 @@ async fn head_request_is_refused_without_a_body() {
         let server = TestServer::start(Config::default());
         let client = server.client().await;
         let mut wire = Wire::connect(server.address).await;
-        wire.send(&get(&client).line("HEAD /mcp HTTP/1.1").and("Connection", "close").bytes()).await;
+        wire.send(&raw::get(&client).line("HEAD /mcp HTTP/1.1").and("Connection", "close").bytes()).await;
         wire.closed().await;
         let text = String::from_utf8(wire.received).unwrap();
         assert!(text.starts_with("HTTP/1.1 405 ") && text.ends_with("\r\n\r\n"), "{text}");

@@ -21,6 +21,15 @@ impl<'a> Host<'a> {
         if let Some(inner) = text.strip_prefix('[') {
             return inner.strip_suffix(']')?.parse().ok().map(Self::V6);
         }
+        // What most clients of one machine send, without a look at every letter.
+        if text == "localhost" {
+            return Some(Self::Name(text));
+        }
+        if text.starts_with(|first: char| first.is_ascii_digit())
+            && let Ok(address) = text.parse()
+        {
+            return Some(Self::V4(address));
+        }
         if !is_name(text) {
             return None;
         }

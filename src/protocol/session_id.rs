@@ -118,17 +118,28 @@ pub fn random_tag() -> u32 {
 
 /// Reads 16 digits. Every digit is looked at, and a bad one is remembered instead of branched on.
 fn parse_half(digits: &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    let mut is_valid = true;
+    let (mut value, mut marks) = (0_u64, 0);
     for &byte in digits {
-        let decimal = byte.wrapping_sub(b'0');
-        let letter = byte.wrapping_sub(b'a');
-        is_valid &= decimal < 10 || letter < 6;
-        let nibble = if decimal < 10 { decimal } else { letter.wrapping_add(10) };
+        let nibble = NIBBLES[usize::from(byte)];
+        marks |= nibble;
         value = value << 4 | u64::from(nibble & 0xf);
     }
-    is_valid.then_some(value)
+    (marks & NO_DIGIT == 0).then_some(value)
 }
+
+/// Stands in [`NIBBLES`] where a byte is no lower-case hexadecimal digit.
+const NO_DIGIT: u8 = 0x80;
+
+/// The value of each hexadecimal digit.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [NO_DIGIT; 256];
+    let mut nibble = 0;
+    while nibble < 16 {
+        nibbles[hex_digit(nibble) as usize] = nibble;
+        nibble += 1;
+    }
+    nibbles
+};
 
 const fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }

@@ -65,6 +65,15 @@ impl<T: Entry> Cursor<T> {
         }
     }
 
+    /// Reads what the next [`take`](Self::take) will look at, and changes nothing. Done for several cursors before
+    /// any of them takes, their memory arrives together.
+    #[inline]
+    pub fn warm(&self) -> bool {
+        let Some(chunk) = &self.chunk else { return false };
+        let index = self.position.wrapping_sub(chunk.base) as usize;
+        chunk.slots().get(index).is_some_and(Slot::is_entry)
+    }
+
     /// Takes up to `max_entries` entries, and no more once their weights reach `max_weight`, across chunks.
     /// Costs one count per chunk, not per entry.
     pub fn take(&mut self, ring: &Ring<T>, max_entries: usize, max_weight: usize) -> Step<Batch<T>> {

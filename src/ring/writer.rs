@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::chunk::{Link, Pinned, Strong};
 use super::position::{FIRST, Position, is_older, next_chunk_slots};
-use super::slot::{Entry, State};
+use super::slot::{Entry, Slot, State};
 use super::{Limits, Ring};
 use crate::sync::epoch::{self, Guard};
 
@@ -42,6 +42,15 @@ impl<T: Entry> Ring<T> {
     /// [`Closed`] with the entry, if the ring was closed already.
     pub fn publish_last(&self, entry: T, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {
         self.append(entry, true, now, limits)
+    }
+
+    /// Reads what the next publish will look at, and changes nothing. Done for several rings before any of them is
+    /// published to, their memory arrives together.
+    #[inline]
+    pub fn warm(&self) -> bool {
+        let guard = epoch::pin();
+        let Some(chunk) = self.tail.load(&guard) else { return false };
+        chunk.slots().get(chunk.hint()).is_some_and(Slot::is_entry)
     }
 
     fn append(&self, mut entry: T, last: bool, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {
@@ -155,6 +164,15 @@ impl<T: Entry> Ring<T> {
                 || is_older(oldest.stamp(), now, limits.max_age_ms)
                 || tail.weight_before.saturating_sub(oldest.weight_before) > limits.max_weight
         });
+    }
+
+    /// Weight of what is retained. Other threads may publish and evict meanwhile.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let guard = epoch::pin();
+        let Some(oldest) = self.oldest.load(&guard) else { return 0 };
+        let tail = self.tail.load(&guard).unwrap_or(oldest);
+        (tail.weight_before + weight_of(tail)).saturating_sub(oldest.weight_before)
     }
 
     /// Evicts what is older than the age limit at `now`, even if nothing new is published. The last entry of a

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Version};
 use hyper::body::{Body, Incoming as RequestBody};
 use hyper::server::conn::http1;
@@ -39,13 +39,13 @@ pub(super) async fn serve<H: Handler, S: Socket>(
     // The time a head may take is measured in `Io`, which tells it from the time between two requests.
     builder.header_read_timeout(None).max_buf_size(max_head(config)).half_close(false);
     let desk = Desk::default();
-    let service = service_fn(|request: Request<RequestBody>| {
+    let service = service_fn(|mut request: Request<RequestBody>| {
         desk.begin();
-        let (endpoint, desk) = (endpoint.clone(), &desk);
+        let (endpoint, desk) = (&endpoint, &desk);
         let (movable, keep_alive) = (S::LEAVES && Desk::is_movable(&request), keeps_alive(&request));
         async move {
-            let answer = route::answer(endpoint.clone(), request, address).await;
-            let mut answer = if movable { desk.pass(&endpoint, answer, keep_alive, ends)? } else { answer };
+            let answer = route::answer(endpoint, &mut request, address).await;
+            let mut answer = if movable { desk.pass(endpoint, answer, keep_alive, ends)? } else { answer };
             desk.end(answer.body_mut(), ends);
             if ends.has_come(endpoint.now()) {
                 // Said with an answer, it costs nobody a request that was on its way.
@@ -179,7 +179,11 @@ fn keeps_alive(request: &Request<RequestBody>) -> bool {
             .to_str()
             .is_ok_and(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close")))
     };
-    !request.headers().get_all(CONNECTION).iter().any(close)
+    // A request with both framings, a length and chunks, may be read differently by a proxy before us: RFC 9112, 6.1
+    // has its connection closed. hyper knows, and takes the length away; so after chunks the connection is not used
+    // again.
+    !request.headers().contains_key(TRANSFER_ENCODING)
+        && !request.headers().get_all(CONNECTION).iter().any(close)
 }
 
 /// A socket as hyper sees it: begins with what was read before, tells whether everything written has left, and

@@ -63,10 +63,10 @@ pub(super) async fn serve<H: Handler, S: Socket>(mut guest: Guest<H>, stream: S,
         .max_local_error_reset_streams(RESET_FOR_FAULTS)
         .keep_alive_interval(config.keep_alive);
     let (serving, address, ends) = (shared.clone(), guest.address, guest.visit.ends);
-    let service = service_fn(move |request: Request<RequestBody>| {
+    let service = service_fn(move |mut request: Request<RequestBody>| {
         let endpoint = serving.endpoint.clone();
         async move {
-            let mut answer = route::answer(endpoint, request, address).await;
+            let mut answer = route::answer(&endpoint, &mut request, address).await;
             if let AnswerBody::Stream(stream) = answer.body_mut() {
                 stream.stay(ends, None);
             }

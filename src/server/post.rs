@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{self, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -20,28 +20,29 @@ use crate::sync::Arc;
 /// Answers a POST to the endpoint.
 pub(super) async fn answer<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     caller: Caller,
 ) -> Answered<H> {
-    let (head, body) = request.into_parts();
-    let message = match check_head(endpoint, &head.headers) {
-        Ok(()) => read(endpoint, body).await.and_then(Incoming::parse),
+    let message = match check_head(endpoint, request.headers()) {
+        Ok(()) => read(endpoint, request.body_mut()).await.and_then(Incoming::parse),
         Err(refusal) => Err(refusal),
     };
+    let headers = request.headers();
     let (id, answered) = match message {
         Err(refusal) => (None, Err(refusal)),
         Ok(Incoming::Request { request, id, progress_token, wants }) => {
             let asked = Asked { request, id: id.clone(), progress_token };
             let answered = match wants {
-                Some(version) => initialize(endpoint, &head.headers, caller, asked, version).await,
-                None => call(endpoint, &head.headers, caller, asked).await,
+                // Boxed, as it comes once a session and would make the future of every request larger.
+                Some(version) => Box::pin(initialize(endpoint, headers, caller, asked, version)).await,
+                None => call(endpoint, headers, caller, asked),
             };
             (Some(id), answered)
         }
         Ok(Incoming::Notification { notification, cancels }) => {
-            (None, notify(endpoint, &head.headers, caller, notification, cancels).await)
+            (None, notify(endpoint, headers, caller, notification, cancels))
         }
-        Ok(Incoming::Response(response)) => (None, respond(endpoint, &head.headers, caller, response)),
+        Ok(Incoming::Response(response)) => (None, respond(endpoint, headers, caller, response)),
     };
     answered.unwrap_or_else(|refusal| {
         tracing::debug!(kind = refusal.kind(), "refused a message");
@@ -67,10 +68,10 @@ fn check_head<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result
     Ok(())
 }
 
-async fn read<H: Handler>(endpoint: &Endpoint<H>, mut body: RequestBody) -> Result<Bytes, Refusal> {
+async fn read<H: Handler>(endpoint: &Endpoint<H>, body: &mut RequestBody) -> Result<Bytes, Refusal> {
     let limit = endpoint.config.max_body_bytes;
     // Nearly always all of it came with the head.
-    let first = match poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await {
+    let first = match poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await {
         Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
         Poll::Ready(Some(Err(_))) => return Err(Refusal::ParseError),
         Poll::Ready(None) => return Ok(Bytes::new()),
@@ -122,7 +123,7 @@ async fn initialize<H: Handler>(
     let mut tentative = Tentative { endpoint, session: &session, keep: false };
     let request = session.open_initialize(asked.id, asked.progress_token, version)?;
     let mut connection = session.connect_request(request.clone());
-    run(endpoint, asked.request, Context::new(session.clone(), request)).await;
+    run(endpoint, asked.request, Context::new(session.clone(), request));
     poll_fn(|context| connection.poll_started(context)).await;
     let mut answer = match connection.take_answer() {
         Some(body) => {
@@ -154,7 +155,7 @@ impl<H: Handler> Drop for Tentative<'_, H> {
 }
 
 /// Answers any other request.
-async fn call<H: Handler>(
+fn call<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
     caller: Caller,
@@ -164,7 +165,7 @@ async fn call<H: Handler>(
     let version = session.version().ok_or(Refusal::NotInitialized)?;
     let request = session.open_request(asked.id, asked.progress_token, version)?;
     let connection = session.connect_request(request.clone());
-    run(endpoint, asked.request, Context::new(session, request)).await;
+    run(endpoint, asked.request, Context::new(session, request));
     Ok(deliver(endpoint, connection))
 }
 
@@ -181,26 +182,24 @@ fn deliver<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) 
 /// becomes of the connection.
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
 //# Disconnection SHOULD NOT be interpreted as the client cancelling its request.
-async fn run<H: Handler>(endpoint: &Arc<Endpoint<H>>, request: handler::Request, context: Context) {
+fn run<H: Handler>(endpoint: &Arc<Endpoint<H>>, request: handler::Request, context: Context) {
     let endpoint = endpoint.clone();
-    start(Box::pin(async move { endpoint.handler.request(request, context).await })).await;
+    start(Box::pin(async move { endpoint.handler.request(request, context).await }));
 }
 
-/// Polls `work` once, and spawns the rest of it if there is any.
-async fn start(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
-    let done = poll_fn(|context| {
-        // The context of a handler that panics answers for it when the future is dropped.
-        Poll::Ready(unwinding(|| work.as_mut().poll(context).is_ready()).unwrap_or(true))
-    })
-    .await;
-    if !done {
+/// Polls `work` once, and spawns the rest of it if there is any: as a task it is polled again, whatever happened
+/// meanwhile, so that this first poll need not leave a waker.
+fn start(mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    let mut context = task::Context::from_waker(Waker::noop());
+    // The context of a handler that panics answers for it when the future is dropped.
+    if !unwinding(|| work.as_mut().poll(&mut context).is_ready()).unwrap_or(true) {
         tokio::spawn(work);
     }
 }
 
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
 //# If the server accepts the input, the server MUST return HTTP status code 202 Accepted with no body.
-async fn notify<H: Handler>(
+fn notify<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
     caller: Caller,
@@ -212,7 +211,7 @@ async fn notify<H: Handler>(
         session.cancel(&id);
     }
     let endpoint = endpoint.clone();
-    start(Box::pin(async move { endpoint.handler.notification(notification, session).await })).await;
+    start(Box::pin(async move { endpoint.handler.notification(notification, session).await }));
     Ok(route::empty(StatusCode::ACCEPTED))
 }
 

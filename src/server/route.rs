@@ -16,6 +16,9 @@ use crate::protocol::{Refusal, RequestId, check_host, check_origin};
 use crate::session::{Connection, Holder, Session};
 use crate::sync::Arc;
 
+/// A finished stream of up to so many bytes is sent whole: the socket takes them at once.
+const WHOLE: usize = 64 << 10;
+
 pub(super) type Answered<H> = Response<AnswerBody<H>>;
 
 /// Requests have at most so many header lines. From 100 on hyper refuses by itself.
@@ -34,15 +37,15 @@ pub(super) struct Caller {
     pub(super) holder: Holder,
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request, whatever it is. It is borrowed all the way down, so that the future holds it once.
 pub(super) async fn answer<H: Handler>(
-    endpoint: Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    endpoint: &Arc<Endpoint<H>>,
+    request: &mut Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
     let method = MethodClass::of(request.method());
     let span = tracing::debug_span!("request", method = method.as_str());
-    let answer = admit(&endpoint, request, address).instrument(span.clone()).await;
+    let answer = admit(endpoint, request, address).instrument(span.clone()).await;
     tracing::debug!(parent: &span, status = answer.status().as_u16(), "answered");
     endpoint.metrics.count(method, &answer);
     answer
@@ -51,10 +54,9 @@ pub(super) async fn answer<H: Handler>(
 /// Answers a request if it may come in at all.
 async fn admit<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
-    endpoint.tell_time();
     let allowed = endpoint.allowed.load();
     let reader = cors::reader(request.headers(), &allowed);
     let authority = request.uri().authority().map(|authority| authority.as_str());
@@ -86,11 +88,11 @@ fn check_headers(headers: &HeaderMap, max_bytes: usize) -> Result<(), Refusal> {
 
 async fn dispatch<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     address: IpAddr,
 ) -> Answered<H> {
     if request.uri().path() != endpoint.config.path {
-        return door::metadata(endpoint, &request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
+        return door::metadata(endpoint, request).unwrap_or_else(|| refuse(&Refusal::NotFoundPath, None));
     }
     match *request.method() {
         Method::POST | Method::GET | Method::DELETE => {}
@@ -99,10 +101,12 @@ async fn dispatch<H: Handler>(
     }
     let holder = match &endpoint.config.authenticator {
         None => Holder::anybody(),
-        Some(authenticator) => match door::identify(endpoint, &**authenticator, &request, address).await {
-            Ok(holder) => holder,
-            Err(denial) => return door::deny(endpoint, &denial),
-        },
+        Some(authenticator) => {
+            match Box::pin(door::identify(endpoint, &**authenticator, request, address)).await {
+                Ok(holder) => holder,
+                Err(denial) => return door::deny(endpoint, &denial),
+            }
+        }
     };
     let caller = Caller { address, principal: holder.number(), holder };
     let answered = match *request.method() {
@@ -211,10 +215,13 @@ pub(super) fn json<H>(body: impl Into<bytes::Bytes>) -> Answered<H> {
     answer
 }
 
-/// An answer that is an event stream.
-pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, connection: Connection) -> Answered<H> {
-    let stream = EventStream::new(connection, endpoint.clone());
-    let mut answer = Response::new(AnswerBody::Stream(Box::new(stream)));
+/// An answer that is an event stream. One that is finished by now, and short, is sent whole and with its length: what
+/// a stream of chunks costs is for those that go on.
+pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
+    let mut answer = Response::new(match connection.take_rest(WHOLE) {
+        Some(bytes) => AnswerBody::bytes(bytes),
+        None => AnswerBody::Stream(Box::new(EventStream::new(connection, endpoint.clone()))),
+    });
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));

@@ -1,7 +1,7 @@
 //! One HTTP response that carries a stream right now: what it writes next.
 
 use core::fmt;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
@@ -14,6 +14,9 @@ use crate::sse::{self, EventId, Events, EventsBuf, StreamName};
 use crate::stream::{Delivery, Stream, Subscriber};
 use crate::sync::Arc;
 use crate::wake::Bell;
+
+/// Room for the priming event and its `retry`.
+const BEFORE_EVENTS: usize = 96;
 
 /// Bytes for the client.
 #[derive(Debug)]
@@ -164,6 +167,24 @@ impl Connection {
         frames.get(0).map(|frame| frame.data_bytes())
     }
 
+    /// Takes all that its stream still has, priming included, if the stream is finished and this is no more than
+    /// about `max_bytes`: then it can be sent at once. The response can be fetched again for as long as one that
+    /// was handed to a connection.
+    pub fn take_rest(&mut self, max_bytes: usize) -> Option<Vec<u8>> {
+        let request = self.request.as_ref()?;
+        let weight = usize::try_from(request.stream.weight()).unwrap_or(usize::MAX);
+        if !request.is_finished() || weight > max_bytes || self.phase == Phase::Taken {
+            return None;
+        }
+        let mut rest = Vec::with_capacity(weight + BEFORE_EVENTS);
+        // The end of the stream is there: nobody need be woken.
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(piece)) = self.poll_next(&mut context) {
+            piece.append_to(&mut rest);
+        }
+        Some(rest)
+    }
+
     /// Whether there is nothing to write and never will be: the client resumed behind the end of its stream.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
@@ -183,6 +204,13 @@ impl Connection {
     pub fn poll_started(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let stream = self.request.as_ref().map_or(&self.session.standalone, |request| &request.stream);
         self.subscriber.poll_started(stream, context)
+    }
+
+    /// Reads what the next [`poll_next`](Self::poll_next) will look at, and changes nothing. Done for several
+    /// connections before any of them is polled, their memory arrives together.
+    #[inline]
+    pub fn warm(&self) -> bool {
+        self.subscriber.warm(self.stream()) ^ self.session.warm()
     }
 
     /// What to write next; `None` is the end of the response.

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::hash::{BuildHasher, Hasher};
+use core::hint::black_box;
 
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
@@ -30,9 +31,9 @@ pub(super) struct Shared {
     responses: Queue,
     /// Those handed to a connection that ended as it should, by that time.
     delivered: Queue,
+    principals: Principals,
     /// Milliseconds over which clients spread that are told to come back.
     spread_ms: AtomicU32,
-    principals: Principals,
 }
 
 impl Shared {
@@ -149,6 +150,10 @@ impl Queue {
     }
 }
 
+/// So many sessions are looked at before the first of them is published to: what the cache does not hold of them
+/// arrives together, not one after the other.
+const AHEAD: usize = 16;
+
 /// How far a message got that was published to sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -193,8 +198,8 @@ impl Sessions {
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
-                spread_ms: AtomicU32::new(0),
                 principals: Principals::default(),
+                spread_ms: AtomicU32::new(0),
             }),
         }
     }
@@ -312,13 +317,24 @@ impl Sessions {
     pub fn publish(&self, write: impl FnOnce(&mut Vec<u8>)) -> Reach {
         let (frame, now, mut reach) = (Frame::shared(write), self.shared.clock.now(), Reach::default());
         let limits = &self.shared.settings.standalone;
-        self.for_each(|session| {
-            if session.standalone.publish(frame.clone(), now, limits).is_ok() {
-                reach.count(session.standalone.terms().is_attached());
+        let guard = Guard::new();
+        let mut sessions = self.map.iter(&guard).map(|(_, session)| session);
+        let mut ahead: [Option<&Arc<Session>>; AHEAD] = [None; AHEAD];
+        loop {
+            let taken = ahead.iter_mut().zip(&mut sessions).map(|(place, next)| *place = Some(next)).count();
+            let ahead = || ahead[..taken].iter().flatten();
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.terms().is_attached()));
+            black_box(ahead().fold(false, |any, session| any ^ session.standalone.warm()));
+            for session in ahead() {
+                if session.standalone.publish(frame.clone(), now, limits).is_ok() {
+                    reach.count(session.standalone.terms().is_attached());
+                }
             }
-        });
-        self.shared.traffic.count_published(reach.sessions);
-        reach
+            if taken < AHEAD {
+                self.shared.traffic.count_published(reach.sessions);
+                return reach;
+            }
+        }
     }
 
     /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to

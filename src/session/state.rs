@@ -208,6 +208,13 @@ impl Session {
         self.touched.store(self.shared.clock.now().0, Ordering::Relaxed);
     }
 
+    /// Reads what publishing and delivering touch besides the stream.
+    #[inline]
+    pub(super) fn warm(&self) -> bool {
+        // Relaxed: nothing follows from it.
+        self.touched.load(Ordering::Relaxed) != self.shared.clock.now().0
+    }
+
     /// The time that the session goes by.
     #[must_use]
     pub fn now(&self) -> Moment {

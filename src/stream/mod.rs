@@ -141,6 +141,12 @@ impl Stream {
         self.ring.evict_older(now.stamp(), limits)
     }
 
+    /// Reads what the next publish will look at; see [`Ring::warm`].
+    #[inline]
+    pub fn warm(&self) -> bool {
+        self.ring.warm()
+    }
+
     /// Who is connected, and what was delivered.
     #[must_use]
     pub fn terms(&self) -> Terms {
@@ -157,6 +163,12 @@ impl Stream {
     #[must_use]
     pub fn oldest(&self) -> Position {
         self.ring.oldest()
+    }
+
+    /// Bytes of the frames that are retained, as they go over the wire. Others may publish and evict meanwhile.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.ring.weight()
     }
 
     /// Whether nothing was published yet.

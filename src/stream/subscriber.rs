@@ -82,6 +82,12 @@ impl Subscriber {
         stream.lease.terms().generation() != self.generation
     }
 
+    /// Reads what the next poll will look at; see [`Cursor::warm`].
+    #[inline]
+    pub fn warm(&self, stream: &Stream) -> bool {
+        stream.terms().is_attached() ^ self.cursor.warm() ^ self.waiter.warm()
+    }
+
     /// What there is to do now, if there is anything.
     pub fn try_next(&mut self, stream: &Stream) -> Option<Delivery> {
         let terms = stream.lease.terms();

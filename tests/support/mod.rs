@@ -6,12 +6,15 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "this is the interface of a room, in a crate that exports nothing")]
 
+mod binary;
 mod client;
 pub mod frames;
 mod handler;
+pub mod raw;
 mod sse;
 mod wire;
 
+pub use binary::Binary;
 pub use client::{Client, Http2, POST_HEADERS, hello, request};
 pub use handler::{Control, Script};
 pub use sse::{Block, Event, Stream};

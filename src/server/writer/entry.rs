@@ -91,6 +91,16 @@ impl Entry {
         }
     }
 
+    /// Reads the entry's own memory, as [`Connection::warm`] does what is behind it.
+    pub(super) fn warm(&self) -> bool {
+        self.blocked ^ self.unsent.is_some()
+    }
+
+    /// Reads what [`drive`](Self::drive) will look at behind the entry.
+    pub(super) fn warm_connection(&self) -> bool {
+        self.connection.warm()
+    }
+
     /// Sends what is pending. `scratch` holds what goes out first, and is empty afterwards.
     pub(super) fn drive(&mut self, scratch: &mut Vec<u8>) -> Drive {
         if self.blocked {

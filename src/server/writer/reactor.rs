@@ -1,6 +1,7 @@
 //! The task that drives the entries of a slab.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -25,6 +26,8 @@ use crate::wake::Waiter;
 
 /// Entries driven before others on the runtime get their turn.
 const TURN: usize = 64;
+/// Of those, so many are looked at together before the first is driven.
+const AHEAD: usize = 16;
 /// Comments go to one entry in so many at a time.
 const ROUNDS: usize = 64;
 /// Events of sockets looked at in one go.
@@ -205,16 +208,34 @@ impl Reactor {
 
     /// Drives whoever has something to do. False if there is more of it.
     fn turn(&mut self) -> bool {
-        for _ in 0..TURN {
-            if let Some(key) = self.side.ready.queue.pop() {
-                self.drive(key as usize);
-            } else if let Ok(handed) = self.handed.try_recv() {
+        let mut keys = [0; AHEAD];
+        for _ in 0..TURN / AHEAD {
+            let mut count = 0;
+            while count < AHEAD
+                && let Some(key) = self.side.ready.queue.pop()
+            {
+                keys[count] = key as usize;
+                count += 1;
+            }
+            let keys = &keys[..count];
+            self.warm(keys);
+            keys.iter().for_each(|key| self.drive(*key));
+            if count == 0 {
+                let Ok(handed) = self.handed.try_recv() else { return true };
                 self.take_in(handed);
-            } else {
-                return true;
             }
         }
         false
+    }
+
+    /// Reads the memory that some entries are about to need, so that what the cache does not hold of it arrives
+    /// together, not one after the other.
+    fn warm(&self, keys: &[usize]) {
+        if keys.len() > 1 {
+            let entries = || keys.iter().filter_map(|key| self.entries.get(*key));
+            black_box(entries().fold(false, |any, entry| any ^ entry.warm()));
+            black_box(entries().fold(false, |any, entry| any ^ entry.warm_connection()));
+        }
     }
 }
 
