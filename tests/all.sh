@@ -7,12 +7,13 @@
 #   rust         unit, property, socket and documentation tests; each feature alone; the core without a network
 #   loom         the models of the lock-free rooms
 #   sanitizers   address sanitizer on the core (needs a nightly toolchain; says so and goes on where there is none)
-#   interop      official clients, cuts, and the conformance suite against the release binary
+#   interop      official clients, cuts, a page in a browser, and the conformance suite against the release binary
 #
 # It needs: Rust 1.88 or later with rustfmt and clippy, a C compiler, Node.js 20 or later with npm, Python 3.10 or
 # later with venv. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
 # conformance suite from npm, the official Python clients from PyPI, in pinned versions (tests/interop/install.sh).
-# As root on a Debian-like machine without Node.js or Python it installs those by apt-get first.
+# As root on a Debian-like machine without Node.js, Python or Chromium it installs those by apt-get first. Elsewhere the
+# page in a browser is left out if there is no Chromium, and it is said so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,7 +35,7 @@ rust() {
   # Once more with the streams inside hyper, as they are over HTTP/2 and on systems without the writer.
   RINGMAIN_TEST_INSIDE_HYPER=1 cargo test --test '*'
   cargo test --no-default-features --lib --quiet
-  for feature in server rmcp everything; do cargo check --no-default-features --features "$feature" --quiet; done
+  for feature in server tokens auth rmcp everything; do cargo check --no-default-features --features "$feature" --quiet; done
   # The direction of the house, by its dependencies: the core knows no network, no runtime, no store.
   if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(hyper|tokio|redis)'; then
     echo "the core depends on an edge crate" >&2
@@ -66,7 +67,7 @@ interop() {
 for step in "${steps[@]}"; do
   case $step in
     style | rust | loom | sanitizers | interop) ;;
-    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   say "$step"
   "$step"

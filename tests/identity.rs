@@ -5,12 +5,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmain::identity::{Authenticator, Checked, Denial, Head, Resource, Tokens, bearer};
 use ringmain::protocol::AllowList;
 use ringmain::server::{Config, Server};
-use ringmain::session::Principal;
+use ringmain::session::{Principal, Principals, Session};
+use ringmain::stream::Moment;
 use serde_json::{Value, json};
 use support::{Client, Http2, POST_HEADERS, Reply, TestServer, Wire, hello, publish, soon, test, until};
 
@@ -332,24 +334,33 @@ async fn an_authenticator_may_take_its_time_and_may_fail() {
     .await;
 }
 
-/// Who has a session keeps their number, and it is forgotten with the last of them.
+/// Who has a session keeps their number, and for a while after the last of them; then it is forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn principals_are_forgotten_with_their_sessions() {
+async fn principals_are_forgotten_a_while_after_their_sessions() {
     test(async {
         let server = TestServer::start(config(Slow));
         for name in 0..50 {
             assert_eq!(knock_as(&server, &format!("client-{name}")).await.status, 200);
         }
-        assert_eq!(server.sessions.principals().len(), 50);
         let mut sessions = Vec::new();
         server.sessions.for_each(|session| sessions.push(session.clone()));
-        assert!(sessions.iter().all(|session| server.sessions.terminate(session)));
+        let principals = server.sessions.principals();
+        let number = |session: &Session| principals.hold(session.belongs_to().unwrap()).number();
+        for session in &sessions {
+            assert_eq!(number(session), session.principal());
+            assert!(server.sessions.terminate(session));
+            assert_eq!(number(session), session.principal());
+        }
+        assert_eq!(principals.len(), 50);
         drop(sessions);
         // The map of sessions lets go of what was taken out of it when it is next worked on.
+        let later = AtomicU64::new(1);
         let forgotten = || {
             drop(server.sessions.create(0));
-            server.sessions.sweep(drop);
-            server.sessions.principals().is_empty()
+            let times = later.fetch_add(1, Ordering::Relaxed);
+            server.sessions.clock().advance(Moment(times * Principals::LINGER_MS));
+            principals.forget();
+            principals.is_empty()
         };
         until("the principals to be forgotten", forgotten).await;
     })

@@ -12,6 +12,7 @@
 //! are answered with the very 404 that an ID gets that was never given out.
 //!
 //! - `Tokens`: bearer tokens from a file (feature `tokens`)
+//! - `Jwt`: signed tokens of an authorization server, checked against its key set (feature `auth`)
 //! - [`Resource`]: where clients learn who gives out tokens for this server
 //!
 //! # What is not promised
@@ -42,12 +43,24 @@
 
 mod bearer;
 mod denial;
+#[cfg(feature = "auth")]
+mod jwks;
+#[cfg(feature = "auth")]
+mod jwt;
+#[cfg(feature = "auth")]
+mod keys;
 mod resource;
 #[cfg(feature = "tokens")]
 mod tokens;
 
 pub use bearer::bearer;
 pub use denial::{Denial, Denials, Flaw};
+#[cfg(feature = "auth")]
+pub use jwks::KeySource;
+#[cfg(feature = "auth")]
+pub use jwt::{Jwt, JwtConfig, JwtError};
+#[cfg(feature = "auth")]
+pub use keys::{Algorithm, UnknownAlgorithm};
 pub use resource::{Resource, ResourceError};
 #[cfg(feature = "tokens")]
 pub use tokens::{Tokens, TokensError};

@@ -1,23 +1,26 @@
 //! Who sessions belong to: names from outside, and the numbers by which sessions know them.
 //!
 //! A session that belongs to somebody compares one number for each request. [`Principals`] gives a principal its
-//! number, and the same number for as long as anybody holds it: a session of that principal, or a request on its
-//! way. When the last of them is gone the name is forgotten, and a later request gets a new number.
+//! number, and the same number for as long as anybody holds it, a session of that principal or a request on its way,
+//! and for [`Principals::LINGER_MS`] after the last of them is gone: limits that go by the number are not reset by ending a
+//! session. Then the name is forgotten, and a later request gets a new number.
 //!
-//! A number stands for one principal and is never given out again, so two principals never share one. A hash of
-//! the name would share one now and then, however well it is keyed, and what is shared would be a session.
+//! A number stands for one principal and is never given to another, so two principals never share one. A hash of the
+//! name would share one now and then, however well it is keyed, and what is shared would be a session.
 //!
 //! # Memory use
 //!
-//! The two texts, about 150 bytes beside them, once for each principal that has a session. The session itself holds
-//! a pointer where it would hold the number.
+//! The two texts, about 200 bytes beside them, once for each principal that has a session or had one lately; of the
+//! latter [`Principals::MAX_LINGERING`] at most. The session itself holds a pointer where it would hold the number.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
+use std::collections::VecDeque;
 
 use scc::HashMap;
 
-use crate::sync::{Arc, AtomicU64, Ordering, Weak};
+use crate::stream::{Clock, Moment};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak, lock};
 
 /// Somebody, by a name that means one and the same for ever: who vouches, and whom it means there.
 ///
@@ -113,8 +116,7 @@ struct Known {
 impl Drop for Known {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
-            // Unless somebody else of that name came in the meantime and has a number of their own.
-            table.known.remove_if_sync(&self.principal, |(number, _)| *number == self.number);
+            table.linger(&self.principal);
         }
     }
 }
@@ -125,50 +127,109 @@ impl fmt::Debug for Known {
     }
 }
 
-/// The principals that hold a session, or are about to.
+/// The principals that hold a session, are about to, or did lately.
 #[derive(Clone, Default)]
 pub struct Principals(Arc<Table>);
 
 #[derive(Default)]
 struct Table {
-    known: HashMap<Principal, (u64, Weak<Known>)>,
+    entries: HashMap<Principal, Entry>,
     given_out: AtomicU64,
+    clock: Clock,
+    /// Those that nobody held at the time; the first to be let go of first. Never locked together with an entry.
+    lingering: Mutex<VecDeque<(Principal, Moment)>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    number: u64,
+    known: Weak<Known>,
+    /// It is among the lingering.
+    lingers: bool,
 }
 
 impl Principals {
+    /// Milliseconds for which a principal keeps its number that nobody holds: 10 minutes.
+    pub const LINGER_MS: u64 = 10 * 60 * 1000;
+    /// How many principals keep their numbers that nobody holds. Beyond that the first to be let go of are forgotten.
+    pub const MAX_LINGERING: usize = 1 << 16;
+
+    /// Makes an empty table that goes by `clock`.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self(Arc::new(Table { clock, ..Table::default() }))
+    }
+
     /// Holds on to `principal`: the number stays while what is returned, or a session made with it, is there.
     ///
     /// Locks one of many buckets for as long as it takes to compare a name.
     #[must_use]
     pub fn hold(&self, principal: &Principal) -> Holder {
-        let found = self.0.known.read_sync(principal, |_, (_, known)| known.upgrade());
+        let found = self.0.entries.read_sync(principal, |_, entry| entry.known.upgrade());
         Holder(Some(found.flatten().unwrap_or_else(|| self.meet(principal))))
     }
 
     fn meet(&self, principal: &Principal) -> Arc<Known> {
-        let mut entry = self.0.known.entry_sync(principal.clone()).or_default();
+        let mut entry = self.0.entries.entry_sync(principal.clone()).or_default();
         // Somebody else may have met the same one just now.
-        if let Some(known) = entry.1.upgrade() {
+        if let Some(known) = entry.known.upgrade() {
             return known;
         }
-        // Relaxed: each number is given out once, in whatever order. 0 means anybody.
-        let number = self.0.given_out.fetch_add(1, Ordering::Relaxed) + 1;
-        let table = Arc::downgrade(&self.0);
-        let known = Arc::new(Known { number, principal: principal.clone(), table });
-        *entry = (number, Arc::downgrade(&known));
+        if entry.number == 0 {
+            // Relaxed: each number is given out once, in whatever order. 0 means anybody.
+            entry.number = self.0.given_out.fetch_add(1, Ordering::Relaxed) + 1;
+        }
+        let (principal, table) = (principal.clone(), Arc::downgrade(&self.0));
+        let known = Arc::new(Known { number: entry.number, principal, table });
+        entry.known = Arc::downgrade(&known);
         known
     }
 
-    /// How many principals are held at the moment.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.known.len()
+    /// Forgets those whom nobody has held for [`LINGER_MS`](Self::LINGER_MS).
+    pub fn forget(&self) {
+        let now = self.0.clock.now();
+        self.0.forget(|_, since| now.since(since) >= Self::LINGER_MS);
     }
 
-    /// Whether none is.
+    /// How many principals have a number at the moment.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// Whether none has.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.known.is_empty()
+        self.0.entries.is_empty()
+    }
+}
+
+impl Table {
+    /// Notes that nobody holds `principal` any more.
+    fn linger(&self, principal: &Principal) {
+        let is_new =
+            self.entries.update_sync(principal, |_, entry| !std::mem::replace(&mut entry.lingers, true));
+        if is_new == Some(true) {
+            lock(&self.lingering).push_back((principal.clone(), self.clock.now()));
+            self.forget(|count, _| count > Principals::MAX_LINGERING);
+        }
+    }
+
+    /// Forgets the first that linger while `is_time`, which is given how many there are and since when the first is.
+    fn forget(&self, is_time: impl Fn(usize, Moment) -> bool) {
+        loop {
+            let mut lingering = lock(&self.lingering);
+            let count = lingering.len();
+            if !lingering.front().is_some_and(|(_, since)| is_time(count, *since)) {
+                return;
+            }
+            let Some((principal, _)) = lingering.pop_front() else { return };
+            drop(lingering);
+            // Whoever is held again lingers anew when that is over.
+            let _ = self.entries.update_sync(&principal, |_, entry| entry.lingers = false);
+            self.entries
+                .remove_if_sync(&principal, |entry| !entry.lingers && entry.known.strong_count() == 0);
+        }
     }
 }
 
@@ -184,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_principal_keeps_its_number_while_it_is_held_and_no_other_gets_it() {
-        let principals = Principals::default();
+        let clock = Clock::default();
+        let principals = Principals::new(clock.clone());
         let ada = || Principal::new("https://issuer.example", "ada");
         let first = principals.hold(&ada());
         assert_eq!(principals.hold(&ada()).number(), first.number());
@@ -197,12 +259,35 @@ mod tests {
             assert_ne!(principals.hold(&other).number(), first.number());
         }
         assert_eq!(first.principal(), Some(&ada()));
-        assert_eq!(principals.len(), 1);
         let number = first.number();
         drop(first);
+        // A little later it is the same one again.
+        clock.advance(Moment(Principals::LINGER_MS - 1));
+        principals.forget();
+        assert_eq!(principals.hold(&ada()).number(), number);
+        let held = principals.hold(&ada());
+        clock.advance(Moment(5 * Principals::LINGER_MS));
+        principals.forget();
+        assert_eq!((principals.len(), held.number()), (1, number));
+        drop(held);
+        principals.forget();
+        assert_eq!(principals.len(), 1);
+        clock.advance(Moment(6 * Principals::LINGER_MS));
+        principals.forget();
         assert!(principals.is_empty());
         assert_ne!(principals.hold(&ada()).number(), number);
         assert_eq!(Holder::anybody().number(), 0);
+    }
+
+    #[test]
+    fn no_more_than_so_many_linger() {
+        let principals = Principals::default();
+        let count = Principals::MAX_LINGERING + 100;
+        let held = principals.hold(&Principal::new("i", "0"));
+        (1..count).for_each(|name| drop(principals.hold(&Principal::new("i", name.to_string()))));
+        assert_eq!(principals.len(), Principals::MAX_LINGERING + 1);
+        assert_eq!(principals.hold(&Principal::new("i", "0")).number(), held.number());
+        assert_eq!(principals.hold(&Principal::new("i", (count - 1).to_string())).number(), count as u64);
     }
 
     #[test]
@@ -227,6 +312,9 @@ mod tests {
         at_once("kept", Some(held.number()));
         at_once("fleeting", None);
         drop(held);
+        assert_eq!(principals.len(), 2);
+        principals.0.clock.advance(Moment(Principals::LINGER_MS));
+        principals.forget();
         assert!(principals.is_empty());
     }
 

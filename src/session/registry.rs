@@ -188,6 +188,7 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings, clock: Clock) -> Self {
         let (responses, delivered) = (Queue::default(), Queue::default());
+        let principals = Principals::new(clock.clone());
         Self {
             map: Arc::new(HashIndex::with_hasher(LowHalf)),
             shared: Arc::new(Shared {
@@ -198,7 +199,7 @@ impl Sessions {
                 count: CachePadded::new(AtomicUsize::new(0)),
                 responses,
                 delivered,
-                principals: Principals::default(),
+                principals,
                 spread_ms: AtomicU32::new(0),
             }),
         }
@@ -343,6 +344,7 @@ impl Sessions {
         let (now, settings) = (self.shared.clock.now(), &self.shared.settings);
         self.shared.delivered.expire(now, settings.delivered_ttl_ms);
         self.shared.responses.expire(now, settings.response_ttl_ms);
+        self.shared.principals.forget();
         let mut expired = Vec::new();
         self.for_each(|session| {
             if session.is_expired(now) {

@@ -66,7 +66,7 @@ fn a_session_is_found_until_it_is_terminated() {
 
 #[test]
 fn a_session_is_there_for_its_principal_alone() {
-    let (sessions, _) = sessions();
+    let (sessions, clock) = sessions();
     let (ada, bob) = (Principal::new("issuer", "ada"), Principal::new("issuer", "bob"));
     let (of_ada, of_bob) = (sessions.principals().hold(&ada), sessions.principals().hold(&bob));
     let session = sessions.create(of_ada.clone());
@@ -81,6 +81,8 @@ fn a_session_is_there_for_its_principal_alone() {
     drop(of_ada);
     assert_eq!(sessions.principals().hold(&ada).number(), number);
     drop(of_bob);
+    clock.advance(Moment(Principals::LINGER_MS));
+    sessions.principals().forget();
     assert_eq!(sessions.principals().len(), 1);
 }
 

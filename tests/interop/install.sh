@@ -5,6 +5,7 @@
 # stamp that holds its pin; a part whose stamp matches is left alone. With --print-cache the script only says where the cache is.
 set -euo pipefail
 
+here="$(cd "$(dirname "$0")" && pwd)"
 NODE_NEEDED=20
 PYTHON_NEEDED=10 # minor version of Python 3
 
@@ -79,7 +80,21 @@ install_part() {
   echo "$stamp" >"$folder/stamp"
 }
 
+# The browser is for one step alone, which is left out without it.
+need_browser() {
+  if "$here/browser.sh" --print >/dev/null; then return; fi
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing with apt-get: chromium"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >&2 \
+      || say "chromium cannot be installed: the page in a browser will be left out"
+  else
+    say "no chromium: the page in a browser will be left out (apt-get install chromium, or set RINGMAIN_CHROMIUM)"
+  fi
+}
+
 need_tools
+need_browser
 for part in "${PARTS[@]}"; do
   read -r name kind pin <<<"$part"
   install_part "$name" "$kind" "$pin"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Drives a server with the official clients, the cutting proxy and the conformance suite.
+# Drives a server with the official clients, the cutting proxy, a page in a browser and the conformance suite.
 #
 # usage: run.sh [SERVER_BINARY]     starts `SERVER_BINARY serve --listen 127.0.0.1:PORT`, stops it afterwards
 #        run.sh --url URL           drives a server that is running already
@@ -87,6 +87,13 @@ run "cuts, TypeScript client 2.4" 240 node "$here/cut_client2.mjs" "$url"
 run "cuts, Python mcp 1.30" 250 "$cache/py1/venv/bin/python" "$here/cut_py.py" "$url"
 run "cuts, Python mcp 2.3" 250 "$cache/py2/venv/bin/python" "$here/cut_py.py" "$url"
 run "the walk-through of the README" 90 "$here/readme.sh" "$url"
+if [ -z "$binary" ]; then
+  echo "-- the page in a browser is left out: it starts a server of its own, and needs a binary"
+elif ! "$here/browser.sh" --print >/dev/null; then
+  echo "-- the page in a browser is left out: there is no Chromium (apt-get install chromium, or set RINGMAIN_CHROMIUM)"
+else
+  run "a page in a browser" 160 "$here/browser.sh" "$binary"
+fi
 run "conformance 2025-11-25" 320 "$here/conformance.sh" "$url"
 
 if [ -n "$server" ]; then
