@@ -214,6 +214,8 @@ fn it_does_not_start_with_what_cannot_work() {
         (vec!["--tls-cert", "/nowhere/cert.pem", "--tls-key", "/nowhere/key.pem"], "/nowhere/cert.pem"),
         (vec!["--tokens-file", "/nowhere/tokens"], "tokens_file: "),
         (vec!["--resource", "https://mcp.example.com/mcp"], "--resource: belongs with authorization_servers"),
+        (vec!["--jwks", "https://login.example.com/keys"], "--jwks: belongs with issuer and audiences"),
+        (vec!["--algorithms", "none"], "--algorithms: \"none\" is none of "),
         (vec!["--max-connections", "0"], "--max-connections: 0 is too little; the least is 1 (or \"auto\")"),
         (vec!["--listen", "192.0.2.1:1"], "cannot listen on 192.0.2.1:1: "),
     ] {

@@ -34,9 +34,11 @@ pub use value::Kind;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::identity::{Algorithm, JwtConfig, KeySource};
 use crate::protocol::AllowList;
 use crate::server::{Allowed, Config};
 use value::Raw;
@@ -62,6 +64,24 @@ pub struct Options {
     /// A file of bearer tokens, as [`Tokens`](crate::identity::Tokens) reads it. Default: none, and nobody is asked who
     /// they are.
     pub tokens_file: Option<String>,
+    /// The key set of [`Jwt`](crate::identity::Jwt): a URL or a file. Default: none, and no such tokens.
+    pub jwks: Option<String>,
+    /// See [`JwtConfig::issuer`](crate::identity::JwtConfig::issuer).
+    pub issuer: Option<String>,
+    /// See [`JwtConfig::audiences`](crate::identity::JwtConfig::audiences).
+    pub audiences: Vec<String>,
+    /// See [`JwtConfig::algorithms`](crate::identity::JwtConfig::algorithms). None: all of them.
+    pub algorithms: Vec<String>,
+    /// See [`JwtConfig::leeway`](crate::identity::JwtConfig::leeway).
+    pub jwt_leeway: Duration,
+    /// See [`JwtConfig::remembered`](crate::identity::JwtConfig::remembered).
+    pub jwt_remembered: usize,
+    /// See [`JwtConfig::refresh`](crate::identity::JwtConfig::refresh).
+    pub jwks_refresh: Duration,
+    /// See [`JwtConfig::fetch_interval`](crate::identity::JwtConfig::fetch_interval).
+    pub jwks_fetch_interval: Duration,
+    /// See [`JwtConfig::max_stale`](crate::identity::JwtConfig::max_stale).
+    pub jwks_max_stale: Duration,
     /// The URL of the endpoint as clients see it. Default: none.
     pub resource: Option<String>,
     /// Who gives out tokens for it. Default: nobody.
@@ -78,6 +98,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        // Its defaults are the same for everybody.
+        let jwt = JwtConfig::new("", "", KeySource::from(""));
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             admin: None,
@@ -87,6 +109,15 @@ impl Default for Options {
             allow_origin: Vec::new(),
             cors_origin: Vec::new(),
             tokens_file: None,
+            jwks: None,
+            issuer: None,
+            audiences: Vec::new(),
+            algorithms: Vec::new(),
+            jwt_leeway: jwt.leeway,
+            jwt_remembered: jwt.remembered,
+            jwks_refresh: jwt.refresh,
+            jwks_fetch_interval: jwt.fetch_interval,
+            jwks_max_stale: jwt.max_stale,
             resource: None,
             authorization_servers: Vec::new(),
             scopes: Vec::new(),
@@ -295,6 +326,17 @@ impl Loading {
         }
         if self.loaded.options.tls_cert.is_some() != self.loaded.options.tls_key.is_some() {
             blamed.push(("tls_cert", "belongs with tls_key: give both or neither".to_owned()));
+        }
+        let Options { tokens_file, jwks, issuer, audiences, algorithms, .. } = &self.loaded.options;
+        if jwks.is_some() != (issuer.is_some() && !audiences.is_empty()) {
+            blamed.push(("jwks", "belongs with issuer and audiences: give all three or none".to_owned()));
+        }
+        if jwks.is_some() && tokens_file.is_some() {
+            blamed.push(("jwks", "and tokens_file are two ways to the same: give one of them".to_owned()));
+        }
+        if let Some(unknown) = algorithms.iter().find(|name| name.parse::<Algorithm>().is_err()) {
+            let names = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+            blamed.push(("algorithms", format!("\"{unknown}\" is none of {names}")));
         }
         if self.loaded.options.resource.is_some() == self.loaded.options.authorization_servers.is_empty() {
             blamed.push(("resource", "belongs with authorization_servers: give both or neither".to_owned()));

@@ -113,6 +113,15 @@ pub const KEYS: &[Key] = keys! {
     }
     "Who a client is" {
         tokens_file: or("none", &Kind::File), Restart, tokens_file, "File of bearer tokens: clients need one of them. A reload reads it again.";
+        jwks: or("none", &Kind::Text), Restart, jwks, "Key set (JWKS) that tokens (JWT) are signed by: a URL, or a file. Needs issuer and audiences. A reload fetches it again.";
+        issuer: or("none", &Kind::Text), Restart, issuer, "Who gives out those tokens: their iss, to the letter.";
+        audiences: Kind::List, Restart, audiences, "Whom those tokens are for: one of these is in their aud. Nearly always resource, alone.";
+        algorithms: Kind::List, Restart, algorithms, "What those tokens may be signed by, as in `ES256`. None: every algorithm that is supported.";
+        jwt_leeway: Kind::Time(0, 5 * MINUTE), Restart, jwt_leeway, "How far the issuer's clock and this one may be apart.";
+        jwt_remembered: count(0, 1 << 24, 200), Restart, jwt_remembered, "Good tokens that are remembered, so that their signature is not checked each time.";
+        jwks_refresh: Kind::Time(SECOND, DAY), Restart, jwks_refresh, "How long a key set is good that does not say so itself.";
+        jwks_fetch_interval: Kind::Time(100 * MS, HOUR), Restart, jwks_fetch_interval, "Between two fetches of the key set at least, whatever tokens say.";
+        jwks_max_stale: Kind::Time(0, 30 * DAY), Restart, jwks_max_stale, "How long a key set goes on that could not be renewed. Then requests are refused with 503.";
         resource: or("none", &Kind::Text), Restart, resource, "URL of the endpoint as clients see it, for the metadata that tells them where tokens come from.";
         authorization_servers: Kind::List, Restart, authorization_servers, "Issuer URLs of the servers that give out tokens. Needs resource.";
         scopes: Kind::List, Restart, scopes, "Scopes that every token needs.";

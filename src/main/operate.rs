@@ -20,7 +20,7 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Resul
     let options = &loaded.options;
     warn_about(&loaded);
     let mut config = options.server.clone();
-    let secrets = Secrets::read(options, &mut config)?;
+    let secrets = Secrets::start(options, &mut config).await?;
     let handler = Rmcp::new(|| Ok(Everything::default()));
     let cannot_listen = |error| format!("cannot listen on {}: {error}", options.listen);
     let server = Server::bind(options.listen, handler, config).map_err(cannot_listen)?;
