@@ -2,6 +2,7 @@
 
 use super::value::{Field, Kind, Names, Value};
 use super::{LogFormat, Options};
+use crate::session::AtLimit;
 use crate::stream::LagPolicy;
 
 /// One option: a key of the file, a flag, a variable of the environment.
@@ -32,6 +33,8 @@ pub enum Reload {
     Allowed,
     /// The filter of the log is replaced.
     Log,
+    /// Sessions go by it from then on.
+    Sessions,
 }
 
 impl Key {
@@ -129,6 +132,7 @@ pub const KEYS: &[Key] = keys! {
     "Requests and answers" {
         stream: Kind::Switch, Restart, server.answer, "Answer every request with a stream, so that every response can be fetched again after a break.";
         max_body_bytes: Kind::Bytes(KIB, GIB), Restart, server.max_body_bytes, "Largest body. Held in memory while it is read.";
+        max_pending_body_bytes: Kind::Bytes(KIB, 16 << 40), Restart, server.max_pending_body_bytes, "Bytes of bodies that have not come whole, all requests together. At least max_body_bytes.";
         max_header_bytes: Kind::Bytes(KIB, MIB), Restart, server.max_header_bytes, "Largest request head, names and values added up.";
         read_timeout: Kind::Time(100 * MS, HOUR), Restart, server.read_timeout, "How long a client may take to send a request head, and a body.";
     }
@@ -147,15 +151,22 @@ pub const KEYS: &[Key] = keys! {
         drain_spread: Kind::Time(0, HOUR), Restart, server.drain_spread, "How far apart clients come back that a drain sends away: each is told to wait up to so much longer, by chance.";
     }
     "Sessions" {
-        idle: Kind::Time(SECOND, 365 * DAY), Restart, server.sessions.idle_ms, "Time without traffic after which a session expires.";
-        absolute: Kind::Time(SECOND, 3650 * DAY), Restart, server.sessions.absolute_ms, "Time after which a session expires whatever its traffic.";
+        max_sessions: count(1, 1 << 32, 280), Sessions, server.sessions.max_sessions, "Sessions at once. At the limit at_limit decides.";
+        at_limit: Kind::Choice(AtLimit::NAMES), Sessions, server.sessions.at_limit, "What happens at max_sessions: a new session is refused, or the oldest one ends, or the one that was idle for longest.";
+        max_sessions_per_principal: or("any", &count(1, 1 << 32, 0)), Sessions, server.sessions.max_sessions_per_principal, "Sessions of one principal at once. Needs tokens_file or jwks.";
+        create_rate: or("any", &Kind::Rate), Sessions, server.sessions.create_rate, "How fast sessions may be created, all together.";
+        create_rate_per_caller: or("any", &Kind::Rate), Sessions, server.sessions.create_rate_per_caller, "How fast one principal may create sessions, or one address if it is nobody in particular.";
+        init: Kind::Time(SECOND, DAY), Sessions, server.sessions.init_ms, "Time within which a client must come back after initialize; else its session expires.";
+        idle: Kind::Time(SECOND, 365 * DAY), Sessions, server.sessions.idle_ms, "Time without traffic after which a session expires.";
+        absolute: Kind::Time(SECOND, 3650 * DAY), Sessions, server.sessions.absolute_ms, "Time after which a session expires whatever its traffic.";
         max_requests: count(1, 1 << 20, 256), Restart, server.sessions.max_requests, "Requests of one session in flight at once.";
-        response_ttl: Kind::Time(SECOND, 30 * DAY), Restart, server.sessions.response_ttl_ms, "How long a response is kept that nobody fetched to the end.";
-        delivered_ttl: Kind::Time(0, 30 * DAY), Restart, server.sessions.delivered_ttl_ms, "How long a response is kept that was handed to its connection, which may have broken with it on the way.";
+        response_ttl: Kind::Time(SECOND, 30 * DAY), Sessions, server.sessions.response_ttl_ms, "How long a response is kept that nobody fetched to the end.";
+        delivered_ttl: Kind::Time(0, 30 * DAY), Sessions, server.sessions.delivered_ttl_ms, "How long a response is kept that was handed to its connection, which may have broken with it on the way.";
         retry: Kind::Time(MS, HOUR), Restart, server.sessions.retry_ms, "What clients are told to wait before they reconnect.";
         sweep: Kind::Time(100 * MS, HOUR), Restart, server.sweep, "How often sessions and responses whose time is up are looked for.";
     }
     "What streams retain" {
+        max_retained_bytes: Kind::Bytes(MIB, 16 << 40), Sessions, server.sessions.max_retained_bytes, "Bytes of events that all streams keep together. Beyond it the longest backlogs give their oldest events.";
         standalone_events: count(1, 1 << 24, 8), Restart, server.sessions.standalone.capacity, "Events that a standalone stream keeps.";
         standalone_bytes: Kind::Bytes(4 * KIB, 64 * GIB), Restart, server.sessions.standalone.max_weight, "Bytes that a standalone stream keeps.";
         standalone_age: Kind::Time(SECOND, 24 * DAY), Restart, server.sessions.standalone.max_age_ms, "How long a standalone stream keeps an event.";

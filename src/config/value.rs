@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 
 use super::LogFormat;
 use crate::server::Answer;
+use crate::session::{AtLimit, Rate};
 use crate::stream::LagPolicy;
 
 /// A value as it was given.
@@ -56,6 +57,8 @@ pub enum Kind {
     Switch,
     /// One of these names.
     Choice(&'static [&'static str]),
+    /// So many a minute, and perhaps how many of them at once.
+    Rate,
     /// A duration of at least and at most so many milliseconds.
     Time(u64, u64),
     /// A number of bytes, at least and at most so many, and less than the machine has.
@@ -89,6 +92,7 @@ impl Kind {
             Self::List => "TEXT",
             Self::Switch => "BOOL",
             Self::Choice(_) => "NAME",
+            Self::Rate => "RATE",
             Self::Time(..) => "TIME",
             Self::Bytes(..) => "BYTES",
             Self::Count { .. } => "COUNT",
@@ -107,6 +111,7 @@ impl Kind {
             Self::List => "list of texts".to_owned(),
             Self::Switch => "true, false".to_owned(),
             Self::Choice(names) => names.join(", "),
+            Self::Rate => "rate: `600/min`, `600/min burst 50`".to_owned(),
             Self::Time(min, max) => format!("{} to {}", show_time(min), show_time(max)),
             Self::Bytes(min, max) => format!("{} to {}", show_bytes(min), show_bytes(max)),
             Self::Count { min, max, .. } => format!("{min} to {max}"),
@@ -160,7 +165,7 @@ impl Kind {
                 Err(format!("has no unit; write \"{number}s\" or \"{number}ms\""))
             }
             (
-                Self::Address | Self::Path | Self::File | Self::Text | Self::Choice(_),
+                Self::Address | Self::Path | Self::File | Self::Text | Self::Choice(_) | Self::Rate,
                 Raw::Text(text) | Raw::Word(text),
             ) => self.text(text).map(Value::Text),
             _ => Err(format!("expected {}", self.expected())),
@@ -177,6 +182,9 @@ impl Kind {
             Self::Path if !text.starts_with('/') || text.contains(['?', '#', ' ']) => {
                 return Err(format!("\"{text}\" is not a path; it begins with a slash and has no query"));
             }
+            Self::Rate if rate(text).is_none() => {
+                return Err(format!("\"{text}\" is not a rate; write 600/min, or 600/min burst 50"));
+            }
             Self::Choice(names) if !names.contains(&text) => {
                 return Err(format!("\"{text}\" is none of {}", names.join(", ")));
             }
@@ -189,6 +197,7 @@ impl Kind {
         match self {
             Self::Address => "an address and a port in quotes",
             Self::Path | Self::File | Self::Text | Self::Choice(_) => "text in quotes",
+            Self::Rate => "a rate in quotes, as in \"600/min\"",
             Self::List => "a list of texts in brackets",
             Self::Switch => "true or false",
             Self::Time(..) => "a duration in quotes, as in \"30s\"",
@@ -230,6 +239,17 @@ fn time(text: &str) -> Result<u64, String> {
     let wrong = |_| format!("\"{text}\" is not a duration; write 500ms, 30s, 5m or 1h 30m");
     let duration = humantime::parse_duration(text).map_err(wrong)?;
     Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `600/min`, any of them at once, or `600/min burst 50`.
+fn rate(text: &str) -> Option<Rate> {
+    let (per_minute, burst) = text.split_once("/min")?;
+    let per_minute = per_minute.trim().parse().ok()?;
+    let burst = match burst.trim() {
+        "" => per_minute,
+        burst => burst.strip_prefix("burst ")?.trim().parse().ok()?,
+    };
+    Rate::new(per_minute, burst)
 }
 
 fn within(number: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Result<(), String> {
@@ -363,6 +383,20 @@ impl Field for String {
     }
 }
 
+impl Field for Rate {
+    fn read(&self) -> Value {
+        Value::Text(if self.burst == self.per_minute {
+            format!("{}/min", self.per_minute)
+        } else {
+            format!("{}/min burst {}", self.per_minute, self.burst)
+        })
+    }
+
+    fn of(value: Value) -> Option<Self> {
+        rate(&String::of(value)?)
+    }
+}
+
 impl Field for SocketAddr {
     fn read(&self) -> Value {
         Value::Text(self.to_string())
@@ -413,6 +447,7 @@ macro_rules! choices {
 
 choices! {
     LagPolicy { "signal" => Self::Signal, "end" => Self::End, "wait" => Self::Wait }
+    AtLimit { "refuse" => Self::Refuse, "evict-oldest" => Self::EvictOldest, "evict-longest-idle" => Self::EvictLongestIdle }
     LogFormat { "text" => Self::Text, "json" => Self::Json }
 }
 
@@ -450,6 +485,23 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_read_and_shown() {
+        for (text, shown) in
+            [("600/min", "600/min"), ("600 /min burst 50", "600/min burst 50"), ("9/min burst 9", "9/min")]
+        {
+            let value = word(Kind::Rate, text).unwrap();
+            assert_eq!(
+                Rate::of(value).map(|rate| rate.read()),
+                Some(Value::Text(shown.to_owned())),
+                "{text}"
+            );
+        }
+        for text in ["", "600", "0/min", "5/min burst 0", "5/min burst", "5/s", "-1/min", "5/min 3"] {
+            assert!(word(Kind::Rate, text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_the_machine_is_refused() {
         let sessions = Kind::Count { min: 1, max: 1 << 40, each: 280 };
         assert!(word(sessions, "1000000").is_ok());
@@ -471,7 +523,7 @@ mod tests {
 
         #[test]
         fn no_value_panics(text in ".*") {
-            for kind in [Kind::Time(0, 9), Kind::Bytes(0, 9), Kind::Address, Kind::Path, Kind::List, Kind::Switch] {
+            for kind in [Kind::Time(0, 9), Kind::Bytes(0, 9), Kind::Address, Kind::Path, Kind::List, Kind::Switch, Kind::Rate] {
                 for raw in [Raw::Word(text.clone()), Raw::Text(text.clone()), Raw::Number(text.clone())] {
                     let _ = kind.parse(&raw, MEMORY);
                 }

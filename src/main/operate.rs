@@ -7,6 +7,7 @@ use ringmain::adapter::Rmcp;
 use ringmain::config::{Loaded, Reload};
 use ringmain::everything::Everything;
 use ringmain::server::{Admin, Allowed, Drained, Server, TlsError};
+use ringmain::session::Sessions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -36,7 +37,8 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Resul
     }
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let (allow, certificate) = (Box::new(server.allow()), Box::new(server.reload_tls()));
-    let mut running = Running { given, loaded, filter, secrets, certificate, allow };
+    let mut running =
+        Running { given, loaded, filter, secrets, certificate, allow, sessions: server.sessions() };
     let (begin, begun) = oneshot::channel::<()>();
     let mut serving = std::pin::pin!(server.run(async { drop(begun.await) }));
     loop {
@@ -128,6 +130,7 @@ struct Running<'a> {
     secrets: Secrets,
     certificate: Box<dyn Fn() -> Result<(), TlsError>>,
     allow: Box<dyn Fn(Allowed) + Send + Sync>,
+    sessions: Sessions,
 }
 
 impl Running<'_> {
@@ -153,12 +156,15 @@ impl Running<'_> {
         for key in &changes {
             match key.reload {
                 Reload::Restart => waiting.push(key.name),
-                Reload::Allowed | Reload::Log => changed.push(key.name),
+                Reload::Allowed | Reload::Log | Reload::Sessions => changed.push(key.name),
             }
         }
         let affects = |reload| changes.iter().any(|key| key.reload == reload);
         if affects(Reload::Allowed) {
             (self.allow)(loaded.options.server.allowed.clone());
+        }
+        if affects(Reload::Sessions) {
+            self.sessions.reconfigure(loaded.options.server.sessions.clone());
         }
         if affects(Reload::Log)
             && let Err(error) = EnvFilter::try_new(&loaded.options.log)

@@ -41,7 +41,48 @@ impl Collector for Page {
 
 fn write_sessions(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     let sessions = metrics.sessions();
-    sheet.gauge("ringmain_sessions", "Sessions at the moment.", &(sessions.len() as u64))
+    let counters = sessions.counters();
+    sheet.gauge("ringmain_sessions", "Sessions at the moment.", &(sessions.len() as u64))?;
+    sheet.counter("ringmain_sessions_created", "Sessions that were created.", counters.created())?;
+    let ended = [
+        ("idle", counters.expired_idle()),
+        ("uninitialised", counters.expired_uninitialised()),
+        ("age", counters.expired_absolute()),
+        ("evicted", counters.evicted()),
+        ("deleted", counters.deleted()),
+        ("closed", counters.closed()),
+    ];
+    sheet.family(
+        "ringmain_sessions_ended",
+        "Sessions that ended, by reason.",
+        ended.map(|(reason, count)| ([("reason", reason)], count)),
+    )?;
+    let refused = [
+        ("limit", counters.refused_limit()),
+        ("principal_limit", counters.refused_principal_limit()),
+        ("rate", counters.refused_rate()),
+        ("caller_rate", counters.refused_caller_rate()),
+    ];
+    sheet.family(
+        "ringmain_sessions_refused",
+        "Sessions that were asked for and refused, by reason.",
+        refused.map(|(reason, count)| ([("reason", reason)], count)),
+    )?;
+    sheet.gauge(
+        "ringmain_retained_bytes",
+        "Bytes of events that streams keep.",
+        &sessions.retained_bytes(),
+    )?;
+    sheet.counter(
+        "ringmain_relieved_bytes",
+        "Bytes of events that were let go because max_retained_bytes was reached.",
+        counters.relieved_bytes(),
+    )?;
+    sheet.counter(
+        "ringmain_events_too_large",
+        "Events that were refused for their size.",
+        counters.too_large(),
+    )
 }
 
 fn write_streams(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
