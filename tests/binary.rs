@@ -247,7 +247,7 @@ async fn flags_win_over_environment_over_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hup_reads_the_file_again() {
     test(async {
-        let file = File::new("idle = \"10m\"\n");
+        let file = File::new("retry = \"1s\"\n");
         let program = Program::start(&["--config", &file.name()], &[]).await;
         let ask_as = |host: &'static str| async {
             let mut wire = Wire::connect(program.address).await;
@@ -256,10 +256,12 @@ async fn hup_reads_the_file_again() {
             wire.reply().await.status
         };
         assert_eq!(ask_as("mcp.example.com").await, 403);
-        file.write("idle = \"11m\"\nallow_host = [\"mcp.example.com\"]\nlog = \"ringmain=debug\"\n");
+        file.write(
+            "idle = \"11m\"\nretry = \"2s\"\nallow_host = [\"mcp.example.com\"]\nlog = \"ringmain=debug\"\n",
+        );
         program.signal(Signal::HUP);
-        program.says("these changes need a restart: idle\n").await;
-        assert!(program.log().contains("reloaded; changed: allow_host, log\n"), "{}", program.log());
+        program.says("these changes need a restart: retry\n").await;
+        assert!(program.log().contains("reloaded; changed: allow_host, idle, log\n"), "{}", program.log());
         assert_eq!(ask_as("mcp.example.com").await, 406, "the host is allowed, the request incomplete");
         assert_eq!(ask_as("localhost").await, 403);
         program.says("refused a request at the door").await;
@@ -270,10 +272,12 @@ async fn hup_reads_the_file_again() {
         assert!(program.log().contains("unknown key `idel`; did you mean `idle`?"), "{}", program.log());
         assert_eq!(ask_as("mcp.example.com").await, 406);
         // What waits for a restart is named again, until it is taken back.
-        file.write("idle = \"11m\"\nallow_host = [\"mcp.example.com\"]\nlog = \"ringmain=debug\"\n");
+        file.write(
+            "idle = \"11m\"\nretry = \"2s\"\nallow_host = [\"mcp.example.com\"]\nlog = \"ringmain=debug\"\n",
+        );
         let before = program.log().len();
         program.signal(Signal::HUP);
-        until("the reload", || program.log()[before..].contains("need a restart: idle\n")).await;
+        until("the reload", || program.log()[before..].contains("need a restart: retry\n")).await;
     })
     .await;
 }

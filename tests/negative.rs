@@ -77,6 +77,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("body_timeout", "needs a wait; bad_input.rs"),
     ("caller_session_rate", "needs a limit; limits.rs"),
     ("draining", "needs a drain; statuses_are_distinct"),
+    ("event_too_large", "only for the operator; publishing.rs"),
     ("expired_token", "needs an authenticator; identity.rs"),
     ("identity_unavailable", "needs an authenticator; identity.rs"),
     ("insufficient_scope", "needs an authenticator; identity.rs"),

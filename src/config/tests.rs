@@ -190,7 +190,7 @@ fn rows() {
         if key.heading != heading {
             heading = key.heading;
             println!(
-                "\n{heading}\n\n| key | default | range | reload | what it does |\n|---|---|---|---|---|"
+                "\n**{heading}**\n\n| key | default | range | reload | what it does |\n|---|---|---|---|---|"
             );
         }
         println!("{}", row(key));
