@@ -135,6 +135,9 @@ impl Shared {
     }
 }
 
+/// Sessions that a sweep looks at together.
+const TOGETHER: usize = 32;
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -486,7 +489,8 @@ impl Sessions {
     }
 
     /// Ends sessions whose time is up, lets old responses and old events go, and gives the ended sessions to
-    /// `ended`. Takes about 64 ns a session: call it now and then, from where a pause does no harm.
+    /// `ended`. Took 36 and 61 ns a session in two runs on a busy machine (`benches/session.rs`): call it now and then, from
+    /// where a pause does no harm.
     pub fn sweep(&self, mut ended: impl FnMut(Arc<Session>)) {
         let (now, rules) = (self.shared.clock.now(), self.shared.rules());
         let settings = &rules.settings;
@@ -495,18 +499,32 @@ impl Sessions {
         self.shared.principals.forget();
         let mut expired = Vec::new();
         let mut selection = self.is_nearly_full(settings).then(|| Selection::of(self.len()));
-        self.for_each(|session| {
-            if let Some(why) = session.expiry(now, settings) {
-                expired.push((session.clone(), why));
-                return;
+        let guard = Guard::new();
+        let mut sessions = self.map.iter(&guard).map(|(_, session)| session);
+        let (mut some, mut vitals) = (Vec::with_capacity(TOGETHER), Vec::with_capacity(TOGETHER));
+        loop {
+            some.extend(sessions.by_ref().take(TOGETHER));
+            // The map's iterator begins anew when it is asked again behind its end, and says that it does not.
+            let are_last = some.len() < TOGETHER;
+            // Nearly all of the time goes by waiting for memory: with nothing else in between, for several at once.
+            vitals.extend(some.iter().map(|session| session.vitals()));
+            for (session, vitals) in some.drain(..).zip(vitals.drain(..)) {
+                if let Some(why) = session.expiry(vitals, now, settings) {
+                    expired.push((session.clone(), why));
+                    continue;
+                }
+                if let Some(selection) = &mut selection {
+                    selection.look_at(session.as_victim(settings.at_limit));
+                }
+                if !vitals.is_untouched {
+                    session.standalone.evict_older(now, &self.shared.settings.standalone);
+                }
             }
-            if let Some(selection) = &mut selection {
-                selection.look_at(session.as_victim(settings.at_limit));
+            if are_last {
+                break;
             }
-            if !session.standalone.is_untouched() {
-                session.standalone.evict_older(now, &self.shared.settings.standalone);
-            }
-        });
+        }
+        drop(guard);
         *lock(&self.shared.victims) = selection.map_or_else(Vec::new, Selection::into_victims);
         for (session, why) in expired {
             if self.end(&session, why) {

@@ -3,8 +3,8 @@
 //! # Algorithm
 //!
 //! How many bytes of events there are is counted where frames are made and dropped
-//! ([`retained_bytes`](crate::sse::retained_bytes)), so a publisher does nothing for the budget. Somebody looks every
-//! so often, and calls [`Sessions::relieve`] if there are too many. Then there are, until then, at most so many more
+//! ([`retained_bytes`](crate::sse::retained_bytes)), by each thread for itself, so a publisher takes no step on shared
+//! memory for the budget. Somebody looks every so often, and calls [`Sessions::relieve`] if there are too many. Then there are, until then, at most so many more
 //! as were published since the last look.
 //!
 //! What has to go, goes in this order, down to seven eighths of the budget:
@@ -19,6 +19,9 @@
 //! Clients that had not got what went are told so, as whenever they fall behind.
 //!
 //! # Trade-offs
+//!
+//! Counting is not free: publishing and reading one event (`stream/publish_read` in `benches/stream.rs`) takes 8 % longer
+//! with it, about 6 ns, the median of twelve runs of each side in turn on a busy machine.
 //!
 //! An event for very many sessions is in memory once and is let go by each of them, so one look may free less than it
 //! meant to; the next one goes on. Trimming lets chunks of up to 16 events go as a whole.

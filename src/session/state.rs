@@ -37,17 +37,19 @@ mod progress {
 }
 
 /// Related interactions of one client with the server.
+// In this order, so that a sweep finds what it looks at side by side.
+#[repr(C)]
 pub struct Session {
-    id: SessionId,
-    /// Names the session in event IDs.
-    tag: u32,
-    progress: AtomicU32,
     created: Moment,
     touched: AtomicU64,
+    progress: AtomicU32,
+    /// Names the session in event IDs.
+    tag: u32,
+    pub(super) standalone: Stream,
     /// Who may use the session.
     holder: Holder,
-    pub(super) standalone: Stream,
     pub(super) shared: Arc<Shared>,
+    id: SessionId,
     /// See the module docs for why this is a mutex.
     open: Mutex<Open>,
     attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -627,15 +629,26 @@ impl Session {
         Summary { in_flight: open.in_flight.len(), retained: open.finished().count(), asks }
     }
 
+    /// What a sweep wants to know.
+    pub(super) fn vitals(&self) -> Vitals {
+        Vitals {
+            created: self.created,
+            touched: self.touched(),
+            is_heard: self.progress() & progress::HEARD != 0,
+            is_untouched: self.standalone.is_untouched(),
+        }
+    }
+
     /// Why its time is up at `now`, if it is.
-    pub(super) fn expiry(&self, now: Moment, settings: &Settings) -> Option<End> {
-        if now.since(self.created) >= settings.absolute_ms {
+    pub(super) fn expiry(&self, vitals: Vitals, now: Moment, settings: &Settings) -> Option<End> {
+        let age = now.since(vitals.created);
+        if age >= settings.absolute_ms {
             return Some(End::Aged);
         }
-        if self.progress() & progress::HEARD == 0 && now.since(self.created) >= settings.init_ms {
+        if !vitals.is_heard && age >= settings.init_ms {
             return Some(End::Uninitialised);
         }
-        let is_idle = now.since(self.touched()) >= settings.idle_ms && self.summary().in_flight == 0;
+        let is_idle = now.since(vitals.touched) >= settings.idle_ms && self.summary().in_flight == 0;
         is_idle.then_some(End::Idle)
     }
 
@@ -652,6 +665,16 @@ impl Session {
         };
         Victim { since, id: self.id.as_u128() }
     }
+}
+
+/// The few words of a session that a sweep looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Vitals {
+    created: Moment,
+    touched: Moment,
+    is_heard: bool,
+    /// Nothing was ever published on the standalone stream.
+    pub(super) is_untouched: bool,
 }
 
 impl fmt::Debug for Session {

@@ -268,6 +268,22 @@ fn a_client_that_never_comes_back_has_no_session_for_long() {
     assert_eq!((ended, sessions.counters().expired_uninitialised()), (2, 2));
 }
 
+/// A sweep looks at sessions some at a time, and once asked the map's iterator again behind its end, which began anew.
+#[test]
+fn a_sweep_ends_however_many_sessions_there_are() {
+    for count in [0, 1, 31, 32, 33, 64, 65] {
+        let (sessions, clock) = sessions();
+        let all: Vec<_> = (0..count).map(|_| session(&sessions)).collect();
+        let mut ended = 0;
+        sessions.sweep(|_| ended += 1);
+        assert_eq!((ended, sessions.len()), (0, count));
+        clock.advance(Moment(sessions.settings().idle_ms));
+        sessions.sweep(|_| ended += 1);
+        assert_eq!((ended, sessions.len()), (count, 0));
+        assert!(all.iter().all(|session| session.is_closed()));
+    }
+}
+
 #[test]
 fn times_change_while_the_process_runs() {
     let (sessions, clock) = sessions();
