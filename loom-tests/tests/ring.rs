@@ -550,6 +550,56 @@ fn a_reader_finds_what_eviction_by_age_left() {
     assert!(outcomes.into_iter().eq([0, 1]));
 }
 
+/// A ring of one chunk of two slots, with one entry that weighs something.
+fn heavy_ring() -> Shared {
+    let shared = ring(2, 0);
+    assert!(shared.0.publish(Event::weighing(1, 4), 0, &shared.1).is_ok());
+    shared
+}
+
+#[test]
+fn a_reader_gets_what_is_trimmed_or_is_told() {
+    let outcomes = model(SMALL, || {
+        let shared = heavy_ring();
+        let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
+        go();
+        let log = read_from(FIRST, &shared);
+        assert_eq!((other.join(), log.numbers.len() as u64 + log.missed), (4, 1));
+        log.missed
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn positions_go_on_while_a_ring_is_trimmed() {
+    let outcomes = model(SMALL, || {
+        let shared = heavy_ring();
+        let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
+        go();
+        assert_eq!(publish(&shared, 2), Some(2));
+        other.join();
+        let log = read_from(FIRST, &shared);
+        assert_eq!(log.numbers.len() as u64 + log.missed, 2);
+        log.missed
+    });
+    assert!(outcomes.contains(&1));
+}
+
+#[test]
+fn the_last_entry_is_not_trimmed() {
+    let outcomes = model(SMALL, || {
+        let shared = heavy_ring();
+        let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
+        go();
+        assert_eq!(publish_last(&shared, 2), Some(2));
+        other.join();
+        let log = read_from(FIRST, &shared);
+        assert_eq!((log.numbers.last(), log.numbers.len() as u64 + log.missed), (Some(&2), 2));
+        log.missed
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
 #[test]
 fn a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk() {
     let outcomes = model(SMALL, || {
