@@ -64,7 +64,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Counters that very many threads add to, without a cache line that they share.
 ///
 /// Each thread has a row of its own, which nobody else writes: adding is a load and a store. Threads beyond the
-/// first [`ROWS`] share one more row. Takes 33 rows of `N` counters, in whole cache lines.
+/// first 32 share one more row. Takes 33 rows of `N` counters, in whole cache lines.
 pub struct Tally<const N: usize> {
     rows: Box<[CachePadded<[AtomicU64; N]>]>,
 }
