@@ -117,6 +117,8 @@ impl Cut {
 struct Answer {
     raw: Vec<u8>,
     has_head: bool,
+    /// Bytes of the body that are still to come, if its length was told: a short answer that is sent whole.
+    left: Option<usize>,
     /// Bytes of the chunk that are still to come, its end included; 0 between chunks.
     chunk: usize,
     text: Vec<u8>,
@@ -135,6 +137,12 @@ impl Answer {
             let is_stream = head.contains("content-type: text/event-stream");
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && is_stream, "{head}");
             self.has_head = true;
+            self.left = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(self.raw.len()).expect("no more comes than was told");
+            self.is_over = *left == 0;
+            self.text.append(&mut self.raw);
         }
         while !self.raw.is_empty() && !self.is_over {
             if self.chunk == 0 {
