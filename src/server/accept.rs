@@ -69,7 +69,8 @@ impl<H: Handler> Server<H> {
         }
         let endpoint = Arc::new(Endpoint::new(handler, config)?);
         let listener = listen(address)?;
-        give_up_after(&listener, endpoint.config.stalled_after)?;
+        // Twice the time: a client that takes nothing is ended, and counted, by whoever writes to it.
+        give_up_after(&listener, endpoint.config.stalled_after.saturating_mul(2))?;
         // Not tokio's: that one has the runtime watch a socket before it can be turned away.
         let listener = watch(mio::net::TcpListener::from_std(listener))?;
         Ok(Self { endpoint, listener })
