@@ -48,9 +48,11 @@ export async function startCutProxy({ upstream, afterEvents = Infinity, afterByt
     out.on('response', incoming => {
       const passOn = { ...incoming.headers };
       for (const name of ['connection', 'keep-alive', 'transfer-encoding']) delete passOn[name];
+      const isStream = incoming.headers['content-type']?.startsWith('text/event-stream');
+      // A short stream comes with its length. What is cut is shorter, and must be able to end properly all the same.
+      if (isStream && mayCut) delete passOn['content-length'];
       response.writeHead(incoming.statusCode, passOn);
       response.flushHeaders();
-      const isStream = incoming.headers['content-type']?.startsWith('text/event-stream');
       if (isStream && mayCut) passEvents(incoming, response, out);
       else incoming.pipe(response);
       incoming.on('error', () => response.destroy());
