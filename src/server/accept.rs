@@ -28,6 +28,9 @@ use crate::sync::Arc;
 /// Connections that wait to be accepted. With tokio's 128, a storm of reconnecting clients waits for its
 /// retries of one second.
 const BACKLOG: i32 = 4096;
+/// Bytes that the system takes for a client before it has sent those before them.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 << 10;
 /// How long to wait after `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is said, at most, that connections are refused, or cannot be accepted.
@@ -162,6 +165,10 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<StdListener> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it: no frame waits for the acknowledgement of the one before.
     socket.set_tcp_nodelay(true)?;
+    // Inherited too. What a stalled reader is owed waits in its ring, where it is bounded, counted and can be resumed,
+    // rather than in some megabytes of the system's for each of them.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -419,12 +426,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepted_sockets_inherit_how_long_the_system_waits_for_a_silent_client() {
+    fn accepted_sockets_inherit_what_the_system_does_for_a_silent_client() {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         give_up_after(&listener, Duration::from_secs(7)).unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap());
         let (accepted, _) = listener.accept().unwrap();
         assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        assert_eq!(SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), UNSENT);
         drop(client);
     }
 }
