@@ -4,12 +4,16 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmain::adapter::Rmcp;
 use ringmain::everything::Everything;
 use ringmain::server::{Answer, Config};
+use rmcp::model::{ErrorData, ListToolsResult, PaginatedRequestParams};
+use rmcp::service::{NotificationContext, RequestContext};
+use rmcp::{Peer, RoleServer};
 use serde_json::{Value, json};
 use support::{Client, Http2, Stream, TestServer, publish, test, until};
 
@@ -248,6 +252,135 @@ async fn factory_that_fails_is_an_error() {
             assert_eq!((reply.status, reply.header("mcp-session-id")), (200, None));
             assert_eq!(reply.json().await["error"]["code"], -32603);
             assert!(server.sessions.is_empty());
+        }
+    })
+    .await;
+}
+
+/// What a handler has between calls: what it counted, and a peer if it keeps one.
+#[derive(Default)]
+struct Keeper {
+    calls: AtomicU64,
+    keeps: bool,
+    peer: Mutex<Option<Peer<RoleServer>>>,
+}
+
+impl rmcp::ServerHandler for Keeper {
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        if self.keeps {
+            *self.peer.lock().unwrap() = Some(context.peer);
+        }
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let client = context.peer.peer_info().map(|info| info.client_info.name.clone());
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut result = ListToolsResult::default();
+        result.next_cursor = Some(format!("{} {calls}", client.unwrap_or_default()));
+        Ok(result)
+    }
+}
+
+/// A server of `Keeper`s that rest soon, and the last one that was made.
+fn keepers(keeps: bool) -> (TestServer, Arc<Mutex<Option<Arc<Keeper>>>>) {
+    let last: Arc<Mutex<Option<Arc<Keeper>>>> = Arc::default();
+    let made = last.clone();
+    let factory = move || {
+        let keeper = Arc::new(Keeper { keeps, ..Keeper::default() });
+        *made.lock().unwrap() = Some(keeper.clone());
+        Ok(keeper)
+    };
+    let handler = Rmcp::new(factory).rest_after(Some(Duration::from_millis(100)));
+    (TestServer::start_with(handler, Config::default()), last)
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Services with nothing to do have no task; their handlers stay as they were, and the next call finds them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_services_rest_and_go_on() {
+    test(async {
+        let (server, _) = keepers(false);
+        let first = server.client().await;
+        first.ping(1).await;
+        until("the first service to rest", || tasks() < 8).await;
+        let few = tasks();
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            clients.push(server.client().await);
+        }
+        for call in 0..4 {
+            for client in &clients {
+                let events = client.request(call, "tools/list", json!({})).await.stream().await.rest().await;
+                let reply = events.last().expect("a response").message();
+                assert_eq!(reply["result"]["nextCursor"], format!("test {call}"), "{reply}");
+            }
+            // Each call of a service at rest begins its loop again, and lets it go.
+            until("all services to rest", || tasks() <= few + 2).await;
+        }
+        first.ping(2).await;
+        for client in &clients {
+            client.delete().await.nothing(204).await;
+        }
+    })
+    .await;
+}
+
+/// A service may speak of its own accord for as long as it holds the peer to do it with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn service_whose_handler_holds_a_peer_goes_on() {
+    test(async {
+        let (server, last) = keepers(true);
+        let client = server.client().await;
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+        let keeper = last.lock().unwrap().clone().expect("a session began");
+        until("the peer to be kept", || keeper.peer.lock().unwrap().is_some()).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let peer = keeper.peer.lock().unwrap().clone().expect("it is kept");
+        peer.notify_tool_list_changed().await.expect("it is heard");
+        assert_eq!(listening.message().await.1["method"], "notifications/tools/list_changed");
+        // Once it is let go the loop may end.
+        let awake = tasks();
+        drop((peer, keeper.peer.lock().unwrap().take()));
+        until("the service to rest", || tasks() < awake).await;
+        client.ping(1).await;
+    })
+    .await;
+}
+
+/// What the client was asked may take as long as it takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn service_that_waits_for_the_client_goes_on() {
+    test(async {
+        let handler = Rmcp::new(|| Ok(Everything::default())).rest_after(Some(Duration::from_millis(50)));
+        let server = TestServer::start_with(handler, Config::default());
+        let mut client = server.client().await;
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {"sampling": {}},
+            "clientInfo": {"name": "test", "version": "0"}
+        }});
+        let reply = client.send("POST", &support::POST_HEADERS, hello.to_string().as_bytes()).await;
+        client.session = reply.header("mcp-session-id").expect("a session id").to_owned();
+        client.notify("notifications/initialized", json!({})).await;
+        for id in 1..3 {
+            let mut call = tool(&client, id, "test_sampling", json!({"prompt": "?"})).await;
+            call.primed().await;
+            let (_, question) = call.message().await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let answer = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "!"}});
+            let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": answer});
+            client.post(&answer).await.nothing(202).await;
+            assert!(call.message().await.1["result"].is_object());
+            call.ended().await;
+            // And then it rests, and is asked the next.
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     })
     .await;

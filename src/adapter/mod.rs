@@ -17,6 +17,11 @@
 //! The request's [`Outlet`](crate::handler::Outlet) is in the `extensions` of rmcp's `RequestContext`: with it
 //! a handler can end the client's connection and let it come back for the result, for example.
 //!
+//! # What an idle session costs
+//!
+//! rmcp's loop, which is two channels and two tasks for each session, some 30 KB, ends while there is nothing for it to
+//! do and begins again with the client's next message ([`Rmcp::rest_after`]).
+//!
 //! # Examples
 //!
 //! ```
@@ -28,24 +33,29 @@
 //! ```
 
 mod mailbox;
+mod rest;
 mod transport;
 
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::time::Duration;
 
+use rmcp::ServerHandler;
 use rmcp::model::{ClientJsonRpcMessage, ClientNotification, GetExtensions};
-use rmcp::{ServerHandler, serve_server};
 
 use crate::handler::{Context, Handler, Notification, Request, Response, RpcError};
 use crate::session::Session;
 use crate::sync::Arc;
 use mailbox::Mailbox;
-use transport::SessionTransport;
+
+/// See [`Rmcp::rest_after`].
+pub const REST_AFTER: Duration = Duration::from_secs(30);
 
 /// A [`Handler`] that gives each session an rmcp service of its own.
 pub struct Rmcp<F, S> {
     factory: F,
+    rest_after: Option<Duration>,
     service: PhantomData<fn() -> S>,
 }
 
@@ -56,31 +66,27 @@ where
 {
     /// Makes a handler that calls `factory` for each session that begins.
     pub fn new(factory: F) -> Self {
-        Self { factory, service: PhantomData }
+        Self { factory, rest_after: Some(REST_AFTER), service: PhantomData }
+    }
+
+    /// Sets for how long the loop of a service goes on with nothing to do; by default [`REST_AFTER`]. With `None` it
+    /// goes on as long as the session.
+    ///
+    /// Without its loop a service is its handler and little else. It has nothing to do while no request of either side
+    /// is open and nobody holds a [`Peer`](rmcp::Peer) of it. The client's next message begins the loop again, with
+    /// the same handler; a peer is another one then, and counts the handler's own requests from the start.
+    #[must_use]
+    pub fn rest_after(self, after: Option<Duration>) -> Self {
+        Self { rest_after: after, ..self }
     }
 
     /// Starts the service of a session; its first message is `initialize`.
-    fn start(&self, session: &Arc<Session>) -> io::Result<Arc<Mailbox>> {
-        let service = (self.factory)()?;
-        let (mailbox, inbox) = Mailbox::new();
-        let mailbox = Arc::new(mailbox);
+    fn start(&self, session: &Arc<Session>) -> io::Result<Arc<Mailbox<S>>> {
+        let mailbox = Arc::new(Mailbox::new((self.factory)()?, self.rest_after));
         if !session.attach(mailbox.clone()) {
             return Err(io::Error::other("the session has a service already"));
         }
-        let transport = SessionTransport::new(session.clone(), mailbox.clone(), inbox);
-        let ended = mailbox.clone();
-        tokio::spawn(async move {
-            match serve_server(service, transport).await {
-                Ok(running) => {
-                    if let Err(error) = running.waiting().await {
-                        tracing::error!(%error, "the service of a session failed");
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "a session was not initialised"),
-            }
-            // Whatever still waits for an answer gets an error now.
-            ended.close();
-        });
+        mailbox.begin(session);
         Ok(mailbox)
     }
 }
@@ -97,9 +103,10 @@ where
     S: ServerHandler,
 {
     async fn request(&self, request: Request, context: Context) {
-        let mailbox = match mailbox_of(context.session()) {
+        let session = context.session().clone();
+        let mailbox = match mailbox_of::<S>(&session) {
             Some(mailbox) => mailbox,
-            None if request.method() == "initialize" => match self.start(context.session()) {
+            None if request.method() == "initialize" => match self.start(&session) {
                 Ok(mailbox) => mailbox,
                 Err(error) => {
                     tracing::error!(%error, "cannot make a service for a session");
@@ -120,11 +127,11 @@ where
         if let Some(context) = mailbox.hold(context) {
             return context.fail(&RpcError::internal("the service of this session has ended"));
         }
-        mailbox.deliver(message).await;
+        mailbox.deliver(message, &session).await;
     }
 
     async fn notification(&self, notification: Notification, session: Arc<Session>) {
-        let Some(mailbox) = mailbox_of(&session) else { return };
+        let Some(mailbox) = mailbox_of::<S>(&session) else { return };
         match serde_json::from_slice(notification.json()) {
             Ok(message @ ClientJsonRpcMessage::Notification(_)) => {
                 if let ClientJsonRpcMessage::Notification(notification) = &message
@@ -134,7 +141,7 @@ where
                     // rmcp gives no response to a cancelled request, so the duty to answer ends here.
                     drop(mailbox.take(&transport::our_id(id)));
                 }
-                mailbox.deliver(message).await;
+                mailbox.deliver(message, &session).await;
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "a notification that rmcp cannot read"),
@@ -142,10 +149,10 @@ where
     }
 
     fn response(&self, response: Response, session: &Arc<Session>) {
-        let Some(mailbox) = mailbox_of(session) else { return };
+        let Some(mailbox) = mailbox_of::<S>(session) else { return };
         match serde_json::from_slice(response.json()) {
             Ok(message @ (ClientJsonRpcMessage::Response(_) | ClientJsonRpcMessage::Error(_))) => {
-                mailbox.deliver_now(message);
+                mailbox.deliver_answer(message, session);
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "an answer that rmcp cannot read"),
@@ -153,12 +160,12 @@ where
     }
 
     fn closed(&self, session: &Session) {
-        if let Some(mailbox) = session.attachment().and_then(|mailbox| mailbox.downcast_ref::<Mailbox>()) {
+        if let Some(mailbox) = session.attachment().and_then(|mailbox| mailbox.downcast_ref::<Mailbox<S>>()) {
             mailbox.close();
         }
     }
 }
 
-fn mailbox_of(session: &Session) -> Option<Arc<Mailbox>> {
+fn mailbox_of<S: ServerHandler>(session: &Session) -> Option<Arc<Mailbox<S>>> {
     session.attachment().cloned()?.downcast().ok()
 }

@@ -3,10 +3,10 @@
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
-use rmcp::RoleServer;
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions, JsonRpcMessage, NumberOrString, ServerNotification};
 use rmcp::service::{OriginatingRequestId, TxJsonRpcMessage};
 use rmcp::transport::Transport;
+use rmcp::{RoleServer, ServerHandler};
 use serde::Serialize;
 
 use super::mailbox::Mailbox;
@@ -19,19 +19,22 @@ use crate::wake::Waiter;
 /// What becomes of a message whose request or session is over.
 const GONE: PublishError = PublishError::Closed;
 
-pub(super) struct SessionTransport {
+pub(super) struct SessionTransport<S> {
     session: Arc<Session>,
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<Mailbox<S>>,
     inbox: flume::Receiver<ClientJsonRpcMessage>,
+    /// Of the loop that this belongs to.
+    life: u32,
 }
 
-impl SessionTransport {
+impl<S: ServerHandler> SessionTransport<S> {
     pub(super) fn new(
         session: Arc<Session>,
-        mailbox: Arc<Mailbox>,
+        mailbox: Arc<Mailbox<S>>,
         inbox: flume::Receiver<ClientJsonRpcMessage>,
+        life: u32,
     ) -> Self {
-        Self { session, mailbox, inbox }
+        Self { session, mailbox, inbox, life }
     }
 
     fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<Option<Sent>, PublishError> {
@@ -40,7 +43,10 @@ impl SessionTransport {
             JsonRpcMessage::Error(error) => self.respond(error.id.as_ref(), message).map(|()| None),
             JsonRpcMessage::Request(request) => {
                 let asker = request.request.extensions().get::<OriginatingRequestId>();
-                self.publish_on(asker.and_then(|id| self.session.request(&our_id(&id.0))), message).map(Some)
+                let asker = asker.and_then(|id| self.session.request(&our_id(&id.0)));
+                // Before: the answer may be here before this returns.
+                self.mailbox.asked();
+                self.publish_on(asker, message).map(Some)
             }
             JsonRpcMessage::Notification(notification) => {
                 let notification = &notification.notification;
@@ -109,7 +115,7 @@ pub(super) fn our_id(id: &NumberOrString) -> RequestId {
     }
 }
 
-impl Transport<RoleServer> for SessionTransport {
+impl<S: ServerHandler> Transport<RoleServer> for SessionTransport<S> {
     type Error = PublishError;
 
     /// Serialises and publishes before it returns, so that messages keep the order they were sent in. The
@@ -129,12 +135,20 @@ impl Transport<RoleServer> for SessionTransport {
         }
     }
 
+    /// The next message. `None` once there will be none, and when the loop is to rest.
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        self.inbox.recv_async().await.ok()
+        let Some(rest_after) = self.mailbox.rest_after else { return self.inbox.recv_async().await.ok() };
+        loop {
+            match tokio::time::timeout(rest_after, self.inbox.recv_async()).await {
+                Ok(message) => return message.ok(),
+                Err(_) if self.mailbox.rest(&self.inbox, self.life) => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     async fn close(&mut self) -> Result<(), PublishError> {
-        self.mailbox.close();
+        self.mailbox.end(self.life);
         Ok(())
     }
 }

@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::adapter::REST_AFTER;
 use crate::identity::{Algorithm, JwtConfig, KeySource};
 use crate::protocol::AllowList;
 use crate::server::{Allowed, Config};
@@ -92,6 +93,9 @@ pub struct Options {
     pub log: String,
     /// How it is written. Default: as text.
     pub log_format: LogFormat,
+    /// How long the loop of an rmcp service goes on with nothing to do. See
+    /// [`Rmcp::rest_after`](crate::adapter::Rmcp::rest_after).
+    pub rest_after: Option<Duration>,
     /// The server's part.
     pub server: Config,
 }
@@ -123,6 +127,7 @@ impl Default for Options {
             scopes: Vec::new(),
             log: "ringmain=info,rmcp=error".to_owned(),
             log_format: LogFormat::Text,
+            rest_after: Some(REST_AFTER),
             server: Config::default(),
         }
     }

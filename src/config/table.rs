@@ -158,6 +158,7 @@ pub const KEYS: &[Key] = keys! {
         create_rate_per_caller: or("any", &Kind::Rate), Sessions, server.sessions.create_rate_per_caller, "How fast one principal may create sessions, or one address if it is nobody in particular.";
         init: Kind::Time(SECOND, DAY), Sessions, server.sessions.init_ms, "Time within which a client must come back after initialize; else its session expires.";
         idle: Kind::Time(SECOND, 365 * DAY), Sessions, server.sessions.idle_ms, "Time without traffic after which a session expires.";
+        rest_after: or("never", &Kind::Time(100 * MS, DAY)), Restart, rest_after, "How long the loop of an rmcp handler goes on with nothing to do. Then its session takes little more than the handler; the next message begins the loop again.";
         absolute: Kind::Time(SECOND, 3650 * DAY), Sessions, server.sessions.absolute_ms, "Time after which a session expires whatever its traffic.";
         max_requests: count(1, 1 << 20, 256), Restart, server.sessions.max_requests, "Requests of one session in flight at once.";
         response_ttl: Kind::Time(SECOND, 30 * DAY), Sessions, server.sessions.response_ttl_ms, "How long a response is kept that nobody fetched to the end.";

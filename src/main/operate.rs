@@ -22,7 +22,7 @@ pub(crate) async fn run(given: &Given, loaded: Loaded, filter: &Filter) -> Resul
     warn_about(&loaded);
     let mut config = options.server.clone();
     let secrets = Secrets::start(options, &mut config).await?;
-    let handler = Rmcp::new(|| Ok(Everything::default()));
+    let handler = Rmcp::new(|| Ok(Everything::default())).rest_after(options.rest_after);
     let cannot_listen = |error| format!("cannot listen on {}: {error}", options.listen);
     let server = Server::bind(options.listen, handler, config).map_err(cannot_listen)?;
     let address = server.local_addr().map_err(cannot_listen)?;

@@ -55,7 +55,18 @@ pub(super) fn sessions(options: &Options) -> io::Result<Vec<Table>> {
     let mut tables = Vec::new();
     for sessions in sizes(options, "sessions", &[10_000]) {
         let title = format!("{sessions} idle sessions without a stream");
-        let rivals = [OURS, OURS.glibc("ringmain, glibc"), SERVE, BROADCAST, RMCP, RMCP.glibc("rmcp, glibc")];
+        // Services rest after half a minute; so long nobody waits here.
+        let resting = SERVE.with(&["--rest-after", "200ms"]).named("ringmain+rmcp at rest");
+        let awake = SERVE.with(&["--rest-after", "never"]);
+        let rivals = [
+            OURS,
+            OURS.glibc("ringmain, glibc"),
+            resting,
+            awake,
+            BROADCAST,
+            RMCP,
+            RMCP.glibc("rmcp, glibc"),
+        ];
         let table = Table::new(title, "bytes/session");
         tables.push(table.measure(&options.at_most_rounds(2), &rivals, |rival| idle(rival, sessions))?);
     }
