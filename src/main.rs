@@ -1,5 +1,7 @@
 //! The binary `ringmain`: files, flags and environment to the rooms' own configuration; signals; exit codes.
 
+#[path = "main/allocator.rs"]
+mod allocator;
 #[path = "main/logging.rs"]
 mod logging;
 #[path = "main/operate.rs"]
@@ -11,9 +13,6 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 use ringmain::config::{self, Loaded, Sources};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RULES: &str = "\
 Every option is also a key of the file, with underscores for dashes, and a variable of the environment: \
@@ -97,7 +96,8 @@ fn serve(matches: &ArgMatches) -> ExitCode {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "huge pages stay on");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.enable_all().on_thread_park(allocator::tidy).build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };

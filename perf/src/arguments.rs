@@ -39,13 +39,18 @@ impl Arguments {
     }
 }
 
-/// What every rival on tokio runs on: as many workers as `TOKIO_WORKER_THREADS` says, or as there are cores.
+/// What every rival on tokio runs on: as many workers as `TOKIO_WORKER_THREADS` says, or as there are cores. Each
+/// calls `idle` before it sleeps.
 ///
 /// # Errors
 ///
 /// The operating system gives no threads.
-pub fn runtime() -> io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build()
+pub fn runtime(idle: Option<fn()>) -> io::Result<Runtime> {
+    let mut runtime = Builder::new_multi_thread();
+    if let Some(idle) = idle {
+        runtime.on_thread_park(idle);
+    }
+    runtime.enable_all().build()
 }
 
 /// What stands behind `name`.

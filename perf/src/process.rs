@@ -160,12 +160,14 @@ impl Server {
     ///
     /// The process is gone.
     pub fn resident_at_rest(&self) -> io::Result<u64> {
-        let mut before = self.resident()?;
-        for _ in 0..10 {
+        let (mut before, mut same) = (self.resident()?, 0);
+        for _ in 0..15 {
             std::thread::sleep(Duration::from_secs(1));
             let now = self.resident()?;
-            if now == before {
-                return Ok(now);
+            same = if now == before { same + 1 } else { 0 };
+            // Allocators give memory back some time after it was freed.
+            if same == 3 {
+                break;
             }
             before = now;
         }

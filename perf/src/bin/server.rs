@@ -1,8 +1,8 @@
-//! The servers under test, on mimalloc, which is also what the binary `ringmain` runs on.
+//! The servers under test, on mimalloc, as the binary `ringmain` is, and tidied up like there.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "../../../src/main/allocator.rs"]
+mod allocator;
 
 fn main() -> std::io::Result<()> {
-    ringmain_perf::servers::main()
+    ringmain_perf::servers::main(Some(allocator::tidy))
 }

@@ -58,15 +58,8 @@ pub(super) fn sessions(options: &Options) -> io::Result<Vec<Table>> {
         // Services rest after half a minute; so long nobody waits here.
         let resting = SERVE.with(&["--rest-after", "200ms"]).named("ringmain+rmcp at rest");
         let awake = SERVE.with(&["--rest-after", "never"]);
-        let rivals = [
-            OURS,
-            OURS.glibc("ringmain, glibc"),
-            resting,
-            awake,
-            BROADCAST,
-            RMCP,
-            RMCP.glibc("rmcp, glibc"),
-        ];
+        let rivals =
+            [OURS, OURS.glibc("ringmain, glibc"), resting, awake, BROADCAST, RMCP, RMCP.glibc("rmcp, glibc")];
         let table = Table::new(title, "bytes/session");
         tables.push(table.measure(&options.at_most_rounds(2), &rivals, |rival| idle(rival, sessions))?);
     }

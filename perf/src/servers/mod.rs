@@ -13,17 +13,17 @@ mod hyper;
 mod lowest;
 mod rmcp;
 
-/// Serves what the command line of this process says, for ever.
+/// Serves what the command line of this process says, for ever. `idle` is called where a thread has nothing to do.
 ///
 /// # Errors
 ///
 /// An address is taken, or there is no such server.
-pub fn main() -> io::Result<()> {
+pub fn main(idle: Option<fn()>) -> io::Result<()> {
     let arguments = Arguments::read();
     // As the binary `ringmain` does: memory is counted in small pages, for every server here.
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true)?;
-    runtime()?.block_on(async {
+    runtime(idle)?.block_on(async {
         match std::env::args().nth(1).as_deref() {
             Some("lowest") => lowest::run(&arguments).await,
             Some("hyper") => hyper::run(&arguments).await,
