@@ -189,7 +189,7 @@ impl Connection {
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         let behind_the_end = |request: &Arc<RequestStream>| {
-            request.is_finished() && self.subscriber.start() + 1 >= request.stream.tail()
+            request.is_finished() && self.subscriber.position() + 1 >= request.stream.tail()
         };
         self.request.as_ref().is_some_and(behind_the_end)
     }
@@ -225,7 +225,7 @@ impl Connection {
         }
         if self.version.primes() {
             let generation = self.subscriber.generation();
-            let id = EventId::priming(self.name(), self.subscriber.start(), generation);
+            let id = EventId::priming(self.name(), self.subscriber.position(), generation);
             return Poll::Ready(Some(Piece::Control(sse::prime(id, self.session.settings().retry_ms))));
         }
         self.poll_flowing(context)

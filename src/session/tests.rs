@@ -50,7 +50,8 @@ fn ids(text: &str) -> Vec<String> {
 
 #[test]
 fn a_session_is_small() {
-    assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
+    // With its two counts it fits an allocation of 160 bytes.
+    assert!(size_of::<Session>() + 16 <= 160, "{}", size_of::<Session>());
 }
 
 #[test]

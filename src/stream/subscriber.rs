@@ -40,9 +40,9 @@ pub struct Subscriber {
     cursor: Cursor<Frame>,
     waiter: Waiter,
     generation: Generation,
-    /// The position it started behind.
-    start: Position,
     policy: LagPolicy,
+    /// It took something.
+    begun: bool,
     /// The last look saw the end of what is published.
     drained: bool,
 }
@@ -54,9 +54,8 @@ const MAX_BYTES: usize = 256 << 10;
 
 impl Subscriber {
     pub(super) fn new(terms: Terms, policy: LagPolicy) -> Self {
-        let start = terms.delivered();
-        let cursor = Cursor::at(start + 1);
-        Self { cursor, waiter: Waiter::new(), generation: terms.generation(), start, policy, drained: false }
+        let (cursor, waiter) = (Cursor::at(terms.delivered() + 1), Waiter::new());
+        Self { cursor, waiter, generation: terms.generation(), policy, begun: false, drained: false }
     }
 
     /// From now on `bell` rings with `key` when there may be something, whoever polls.
@@ -70,10 +69,10 @@ impl Subscriber {
         self.generation
     }
 
-    /// The position behind which this connection started, which its priming event names.
+    /// The position of the latest event this connection took; before the first, the position it started behind.
     #[must_use]
-    pub fn start(&self) -> Position {
-        self.start
+    pub fn position(&self) -> Position {
+        self.cursor.position() - 1
     }
 
     /// Whether a later connection took the stream over.
@@ -94,9 +93,9 @@ impl Subscriber {
         if terms.generation() != self.generation {
             return Some(Delivery::Superseded);
         }
-        let before = self.cursor.position();
         match self.cursor.take(&stream.ring, MAX_FRAMES, MAX_BYTES) {
             Step::Item(frames) if self.claim(stream, self.cursor.position() - 1) => {
+                self.begun = true;
                 self.drained = frames.is_newest();
                 Some(Delivery::Frames(frames))
             }
@@ -108,13 +107,14 @@ impl Subscriber {
                 let oldest = self.cursor.position();
                 // A gap right at the start of a connection is told even where lag ends connections: otherwise
                 // each reconnect would meet it again.
-                let ends = self.policy == LagPolicy::End && before != self.start + 1;
+                let ends = self.policy == LagPolicy::End && self.begun;
                 if ends {
                     return Some(Delivery::Lagged { missed, oldest, ends });
                 }
                 if !self.claim(stream, oldest - 1) {
                     return Some(Delivery::Superseded);
                 }
+                self.begun = true;
                 Some(Delivery::Lagged { missed, oldest, ends })
             }
         }

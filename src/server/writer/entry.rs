@@ -27,10 +27,8 @@ const SLICES: usize = 64;
 pub(super) struct Entry {
     pub(super) socket: TcpStream,
     connection: Connection,
-    /// What the socket did not take yet. While it is there nothing is taken from the stream.
-    unsent: Option<Box<Unsent>>,
-    /// What hyper had read beyond the request; nearly always nothing.
-    unread: Option<Box<Bytes>>,
+    /// What most entries have nothing of.
+    aside: Option<Box<Aside>>,
     permit: Permit,
     ends: Ends,
     keep_alive: bool,
@@ -46,6 +44,15 @@ pub(super) struct Entry {
     pub(super) watched: bool,
     /// Its client was asked to go and come back.
     sent_back: bool,
+}
+
+/// Bytes that wait beside a stream.
+#[derive(Default)]
+struct Aside {
+    /// What the socket did not take yet. While it is there nothing is taken from the stream.
+    unsent: Option<Unsent>,
+    /// What hyper had read beyond the request; nearly always nothing.
+    unread: Bytes,
 }
 
 /// A copy, a piece where it stands, and the end of its chunk.
@@ -73,12 +80,11 @@ impl Entry {
         visit: Visit,
     ) -> Self {
         let Visit { permit, ends } = visit;
-        let unread = (!unread.is_empty()).then(|| Box::new(unread));
+        let aside = (!unread.is_empty()).then(|| Box::new(Aside { unread, unsent: None }));
         Self {
             socket,
             connection,
-            unsent: None,
-            unread,
+            aside,
             permit,
             ends,
             keep_alive,
@@ -93,7 +99,7 @@ impl Entry {
 
     /// Reads the entry's own memory, as [`Connection::warm`] does what is behind it.
     pub(super) fn warm(&self) -> bool {
-        self.blocked ^ self.unsent.is_some()
+        self.blocked ^ self.aside.is_some()
     }
 
     /// Reads what [`drive`](Self::drive) will look at behind the entry.
@@ -113,7 +119,7 @@ impl Entry {
 
     fn try_drive(&mut self, scratch: &mut Vec<u8>) -> io::Result<Drive> {
         loop {
-            if self.unsent.is_some() && !self.send_rest()? {
+            if self.aside.is_some() && !self.send_rest()? {
                 return Ok(Drive::Blocked);
             }
             // The connection rings a bell instead.
@@ -137,7 +143,7 @@ impl Entry {
                     Poll::Ready(Some(piece)) => {
                         append_size(scratch, piece.wire_len());
                         let before = Bytes::copy_from_slice(scratch);
-                        self.unsent = Some(Box::new(before.chain(piece.into_buf()).chain(b"\r\n")));
+                        self.leave(before.chain(piece.into_buf()).chain(b"\r\n"));
                         scratch.clear();
                         break false;
                     }
@@ -148,24 +154,38 @@ impl Entry {
                 let sent = send(&self.socket, scratch)?;
                 if sent < scratch.len() {
                     let rest = Bytes::copy_from_slice(&scratch[sent..]);
-                    self.unsent = Some(Box::new(rest.chain(PieceBuf::Control(Bytes::new())).chain(b"")));
+                    self.leave(rest.chain(PieceBuf::Control(Bytes::new())).chain(b""));
                     self.blocked = true;
                     return Ok(Drive::Blocked);
                 }
                 scratch.clear();
             }
-            if waits && self.unsent.is_none() {
+            if waits && !self.has_unsent() {
                 return Ok(if self.ended { Drive::Done } else { Drive::Waiting });
             }
         }
     }
 
+    /// Keeps what the socket did not take.
+    fn leave(&mut self, rest: Unsent) {
+        self.aside.get_or_insert_default().unsent = Some(rest);
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.aside.as_ref().is_some_and(|aside| aside.unsent.is_some())
+    }
+
     /// Sends on what is left. False if the socket takes no more.
     fn send_rest(&mut self) -> io::Result<bool> {
         self.busy = true;
-        while let Some(rest) = &mut self.unsent {
+        while let Some(aside) = &mut self.aside
+            && let Some(rest) = &mut aside.unsent
+        {
             if !rest.has_remaining() {
-                self.unsent = None;
+                aside.unsent = None;
+                if aside.unread.is_empty() {
+                    self.aside = None;
+                }
                 break;
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -235,8 +255,9 @@ impl Entry {
     /// Takes the connection apart at the end of its stream: the socket, its leave to be open, what the client sent
     /// beyond its request, and whether it may go on.
     pub(super) fn into_socket(self) -> (TcpStream, Visit, Bytes, bool) {
-        let Self { socket, unread, keep_alive, permit, ends, .. } = self;
-        (socket, Visit { permit, ends }, unread.map_or_else(Bytes::new, |unread| *unread), keep_alive)
+        let Self { socket, aside, keep_alive, permit, ends, .. } = self;
+        let unread = aside.map_or_else(Bytes::new, |aside| aside.unread);
+        (socket, Visit { permit, ends }, unread, keep_alive)
     }
 }
 
@@ -291,6 +312,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_as_small_as_documented() {
-        assert_eq!(size_of::<Entry>(), 112);
+        assert_eq!(size_of::<Entry>(), 96);
     }
 }
