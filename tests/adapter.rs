@@ -279,7 +279,7 @@ impl rmcp::ServerHandler for Keeper {
     ) -> Result<ListToolsResult, ErrorData> {
         let client = context.peer.peer_info().map(|info| info.client_info.name.clone());
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
-        let mut result = ListToolsResult::default();
+        let mut result = ListToolsResult::with_all_items(Vec::new());
         result.next_cursor = Some(format!("{} {calls}", client.unwrap_or_default()));
         Ok(result)
     }

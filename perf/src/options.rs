@@ -62,7 +62,7 @@ impl Options {
     /// How many rounds.
     #[must_use]
     pub fn rounds(&self) -> usize {
-        self.given("rounds").unwrap_or(if self.quick { 1 } else { 5 })
+        self.given("rounds").unwrap_or(if self.quick { 1 } else { 3 })
     }
 
     /// The same with no more than `most` rounds unless more were asked for: for what hardly varies or takes long.
