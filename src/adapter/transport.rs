@@ -1,6 +1,9 @@
 //! A session as rmcp's service loop sees it.
 
 use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions, JsonRpcMessage, NumberOrString, ServerNotification};
@@ -8,6 +11,7 @@ use rmcp::service::{OriginatingRequestId, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use rmcp::{RoleServer, ServerHandler};
 use serde::Serialize;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::mailbox::Mailbox;
 use crate::protocol::RequestId;
@@ -25,6 +29,10 @@ pub(super) struct SessionTransport<S> {
     inbox: flume::Receiver<ClientJsonRpcMessage>,
     /// Of the loop that this belongs to.
     life: u32,
+    /// When to see whether the loop may rest.
+    look: Option<Pin<Box<Sleep>>>,
+    /// A message came since it was set.
+    busy: bool,
 }
 
 impl<S: ServerHandler> SessionTransport<S> {
@@ -34,7 +42,7 @@ impl<S: ServerHandler> SessionTransport<S> {
         inbox: flume::Receiver<ClientJsonRpcMessage>,
         life: u32,
     ) -> Self {
-        Self { session, mailbox, inbox, life }
+        Self { session, mailbox, inbox, life, look: None, busy: true }
     }
 
     fn publish(&self, message: &TxJsonRpcMessage<RoleServer>) -> Result<Option<Sent>, PublishError> {
@@ -136,15 +144,27 @@ impl<S: ServerHandler> Transport<RoleServer> for SessionTransport<S> {
     }
 
     /// The next message. `None` once there will be none, and when the loop is to rest.
+    ///
+    /// One timer serves all messages, since to set one for each would cost more than they do: the loop rests between one
+    /// and two times `rest_after` after the last.
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         let Some(rest_after) = self.mailbox.rest_after else { return self.inbox.recv_async().await.ok() };
-        loop {
-            match tokio::time::timeout(rest_after, self.inbox.recv_async()).await {
-                Ok(message) => return message.ok(),
-                Err(_) if self.mailbox.rest(&self.inbox, self.life) => return None,
-                Err(_) => {}
+        let look = self.look.get_or_insert_with(|| Box::pin(sleep(rest_after)));
+        let mut message = self.inbox.recv_async();
+        poll_fn(|context| {
+            if let Poll::Ready(message) = Pin::new(&mut message).poll(context) {
+                self.busy = true;
+                return Poll::Ready(message.ok());
             }
-        }
+            while look.as_mut().poll(context).is_ready() {
+                if !mem::take(&mut self.busy) && self.mailbox.rest(&self.inbox, self.life) {
+                    return Poll::Ready(None);
+                }
+                look.as_mut().reset(Instant::now() + rest_after);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     async fn close(&mut self) -> Result<(), PublishError> {

@@ -17,7 +17,7 @@ pub(super) fn run(options: &Options) -> io::Result<Vec<Table>> {
     for connections in sizes(options, "connections", &[1000, 10_000]) {
         for burst in options.given("burst").map_or(vec![1, 16], |burst| vec![burst]) {
             let raw = if burst > 1 { RAW_COALESCED } else { RAW };
-            let deliveries = options.size("deliveries", if burst > 1 { 1_500_000 } else { 300_000 });
+            let deliveries = options.size("deliveries", if burst > 1 { 800_000 } else { 300_000 });
             let bursts = (deliveries / connections / burst).max(1);
             let title = format!("{connections} connections, {bursts} times {burst} events to all");
             let rivals = [raw, OURS, SERVE, HYPER, BROADCAST, RMCP_PUBLISH, NCHAN];

@@ -63,6 +63,8 @@ impl Handler for Fixed {
 pub(super) async fn run(arguments: &Arguments) -> io::Result<()> {
     let mut config = Config::default();
     config.answer = if arguments.has("--stream") { Answer::Stream } else { Answer::Auto };
+    // `growth` wants a million, and some.
+    config.sessions.max_sessions = 2_000_000;
     let result = RawValue::from_string(wire::CALL_RESULT.to_owned()).map_err(io::Error::other)?;
     let server = Server::bind(arguments.listen, Fixed { result }, config)?;
     let sessions = server.sessions();

@@ -93,6 +93,10 @@ impl Reactor {
     /// Takes a stream in and sends its head with whatever is pending.
     fn take_in(&mut self, handed: Handed) {
         let Handed { socket, unread, head, mut connection, keep_alive, visit } = handed;
+        if self.entries.len() == self.entries.capacity() {
+            // Not by doubling: a place counts for each of very many streams.
+            self.entries.reserve_exact((self.entries.len() / 8).max(64));
+        }
         let vacant = self.entries.vacant_entry();
         let key = vacant.key();
         let Ok(small) = u32::try_from(key) else { return };
