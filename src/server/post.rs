@@ -16,6 +16,9 @@ use crate::protocol::{ProtocolVersion, Refusal, RequestId, headers};
 use crate::session::{Connection, Creator, RequestStream, Session};
 use crate::sync::Arc;
 
+/// Turns that others on the runtime get before an answer becomes a stream that goes on.
+const TURNS: usize = 2;
+
 /// Answers a POST to the endpoint.
 pub(super) async fn answer<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
@@ -34,7 +37,10 @@ pub(super) async fn answer<H: Handler>(
             let answered = match wants {
                 // Boxed, as it comes once a session and would make the future of every request larger.
                 Some(version) => Box::pin(initialize(endpoint, headers, caller, asked, version)).await,
-                None => call(endpoint, headers, caller, asked),
+                None => match call(endpoint, headers, caller, asked) {
+                    Ok(connection) => Ok(deliver(endpoint, connection).await),
+                    Err(refusal) => Err(refusal),
+                },
             };
             (Some(id), answered)
         }
@@ -140,28 +146,38 @@ impl<H: Handler> Drop for Tentative<'_, H> {
     }
 }
 
-/// Answers any other request.
+/// Begins the answer to any other request.
 fn call<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
     caller: Caller,
     asked: Asked,
-) -> Result<Answered<H>, Refusal> {
+) -> Result<Connection, Refusal> {
     let session = route::session(endpoint, headers, caller)?;
     let version = session.version().ok_or(Refusal::NotInitialized)?;
     let request = session.open_request(asked.id, asked.progress_token, version)?;
     let connection = session.connect_request(request.clone());
     run(endpoint, asked.request, Context::new(session, request));
-    Ok(deliver(endpoint, connection))
+    Ok(connection)
 }
 
 /// Answers as JSON or as a stream, whichever fits what was published by now.
-fn deliver<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
-    let whole = match endpoint.config.answer {
-        Answer::Auto => connection.take_answer(),
-        Answer::Stream => None,
-    };
-    whole.map_or_else(|| route::stream(endpoint, connection), route::json)
+///
+/// Who works in tasks of its own, as rmcp's services do, gets the turns that such tasks take. A stream that is
+/// finished by then is sent whole, and its socket need not go to the writer and back.
+async fn deliver<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
+    if endpoint.config.answer == Answer::Auto
+        && let Some(whole) = connection.take_answer()
+    {
+        return route::json(whole);
+    }
+    for _ in 0..TURNS {
+        if connection.is_finished() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    route::stream(endpoint, connection)
 }
 
 /// Runs the handler: as far as it gets at once here, the rest as a task of its own, which goes on whatever

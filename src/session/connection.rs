@@ -185,6 +185,12 @@ impl Connection {
         Some(rest)
     }
 
+    /// Whether the response is there, or will never be.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| request.is_finished())
+    }
+
     /// Whether there is nothing to write and never will be: the client resumed behind the end of its stream.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
