@@ -147,6 +147,12 @@ impl<S: ServerHandler> Mailbox<S> {
         lock(&self.state).asked += 1;
     }
 
+    /// Notes that a question to the client was answered, or could not be asked.
+    pub(super) fn answered(&self) {
+        let mut state = lock(&self.state);
+        state.asked = state.asked.saturating_sub(1);
+    }
+
     /// Hands a message to the service; waits while too many wait there.
     pub(super) async fn deliver(self: &Arc<Self>, message: ClientJsonRpcMessage, session: &Arc<Session>) {
         if let Some(sender) = self.sender(session) {
@@ -158,10 +164,7 @@ impl<S: ServerHandler> Mailbox<S> {
     /// Hands an answer of the client's to the service without waiting here.
     pub(super) fn deliver_answer(self: &Arc<Self>, message: ClientJsonRpcMessage, session: &Arc<Session>) {
         let Some(sender) = self.sender(session) else { return };
-        {
-            let mut state = lock(&self.state);
-            state.asked = state.asked.saturating_sub(1);
-        }
+        self.answered();
         if let Err(flume::TrySendError::Full(message)) = sender.try_send(message) {
             tokio::spawn(async move { sender.send_async(message).await });
         }

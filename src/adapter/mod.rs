@@ -69,8 +69,8 @@ where
         Self { factory, rest_after: Some(REST_AFTER), service: PhantomData }
     }
 
-    /// Sets for how long the loop of a service goes on with nothing to do; by default [`REST_AFTER`]. With `None` it
-    /// goes on as long as the session.
+    /// Sets for how long the loop of a service goes on with nothing to do, and up to as long again; by default
+    /// [`REST_AFTER`]. With `None` it goes on as long as the session.
     ///
     /// Without its loop a service is its handler and little else. It has nothing to do while no request of either side
     /// is open and nobody holds a [`Peer`](rmcp::Peer) of it. The client's next message begins the loop again, with

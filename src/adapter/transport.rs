@@ -54,7 +54,11 @@ impl<S: ServerHandler> SessionTransport<S> {
                 let asker = asker.and_then(|id| self.session.request(&our_id(&id.0)));
                 // Before: the answer may be here before this returns.
                 self.mailbox.asked();
-                self.publish_on(asker, message).map(Some)
+                let published = self.publish_on(asker, message);
+                if published.is_err() {
+                    self.mailbox.answered();
+                }
+                published.map(Some)
             }
             JsonRpcMessage::Notification(notification) => {
                 let notification = &notification.notification;

@@ -14,8 +14,17 @@ pub(super) fn streams(options: &Options) -> io::Result<Vec<Table>> {
     let mut tables = Vec::new();
     for connections in sizes(options, "connections", &[10_000]) {
         let title = format!("{connections} idle HTTP/1.1 streams, each of a session");
-        let rivals =
-            [RAW, OURS, OURS.glibc("ringmain, glibc"), SERVE, HYPER, BROADCAST, RMCP, NCHAN_SESSIONS];
+        let rivals = [
+            RAW,
+            OURS,
+            OURS.glibc("ringmain, glibc"),
+            SERVE,
+            HYPER,
+            BROADCAST,
+            RMCP,
+            RMCP.glibc("rmcp, glibc"),
+            NCHAN_SESSIONS,
+        ];
         tables.push(Table::new(title, "bytes/stream").measure(
             &options.at_most_rounds(2),
             &rivals,

@@ -119,7 +119,7 @@ impl Entry {
 
     fn try_drive(&mut self, scratch: &mut Vec<u8>) -> io::Result<Drive> {
         loop {
-            if self.aside.is_some() && !self.send_rest()? {
+            if self.has_unsent() && !self.send_rest()? {
                 return Ok(Drive::Blocked);
             }
             // The connection rings a bell instead.
