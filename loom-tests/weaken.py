@@ -104,7 +104,7 @@ WEAKENINGS = [
     (("age: not looked at again behind the seal", [(WRITER, r"(Some\(0\)\);[^}]*?)self\.evict_while\(\|oldest, _\| is_older\([^;]*;", lambda m: m[1] + "self.evict_while(|_, _| true);")]),
      "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
     (("evict: the chunk that the tail names", [(WRITER, r"if oldest\.is\(tail\) \{\s*return;\s*\}", lambda _: "let _ = tail;")]),
-     "ring::a_publisher_between_another_and_an_evictor_does_not_meet_the_tail_freed"),
+     "ring::what_was_evicted_does_not_weigh_although_the_tail_lags_behind"),
     (("tail: the hint is read twice", [
         (RING, r"let hint = chunk\.hint\(\)\.min.*?;\n", lambda _: ""),
         (RING, r"chunk\.slots\(\)\[hint\.\.\]\.iter\(\)", lambda _: "chunk.slots().iter().skip(chunk.hint())"),

@@ -648,6 +648,25 @@ fn a_fresh_entry_in_a_later_chunk_is_not_evicted_for_age() {
 }
 
 #[test]
+fn what_was_evicted_does_not_weigh_although_the_tail_lags_behind() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(1, 0);
+        shared.0.publish(Event::weighing(1, 8), 0, &shared.1).unwrap();
+        let other = spawn(&shared, |shared| {
+            step();
+            shared.0.publish(Event::weighing(2, 1), SOON, &shared.1).is_ok()
+        });
+        go();
+        let evicted = shared.0.evict_older(OLD, &shared.1) > 0;
+        let weight = shared.0.weight();
+        assert!(!evicted || weight <= 1, "the first was evicted, yet {weight} is retained");
+        assert!(other.join());
+        evicted
+    });
+    assert!(outcomes.into_iter().eq([false, true]));
+}
+
+#[test]
 fn a_publisher_with_an_earlier_clock_does_not_age_an_entry_beside_its_own() {
     model(SMALL, || {
         let shared = ring(2, 0);
