@@ -12,7 +12,7 @@
 #   interop      official clients, cuts, drain, a page in a browser, and the conformance suite against the release binary
 #
 # It needs: Rust 1.88 or later with rustfmt and clippy, a C and a C++ compiler, Node.js 20 or later with npm, Python 3.10 or
-# later with venv. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
+# later with venv, and 6 GB of disk. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
 # conformance suite from npm, the official Python clients from PyPI, in pinned versions (tests/interop/install.sh).
 # As root on a Debian-like machine without Node.js, Python or Chromium it installs those by apt-get first. Elsewhere the
 # page in a browser is left out if there is no Chromium, and it is said so.
