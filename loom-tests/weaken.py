@@ -16,7 +16,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNPINNED = "#[allow(unsafe_code)]\n        let guard = unsafe { crossbeam_epoch::unprotected() };"
 SLOT, CHUNK, CURSOR = "ring/slot.rs", "ring/chunk.rs", "ring/cursor.rs"
-WRITER, RING, WAKE = "ring/writer.rs", "ring/mod.rs", "wake.rs"
+WRITER, RING, WAKE = "ring/writer.rs", "ring/mod.rs", "wake/mod.rs"
+DUTY = "wake/duty.rs"
 LEASE, STREAM, SUBSCRIBER = "stream/lease.rs", "stream/mod.rs", "stream/subscriber.rs"
 
 
@@ -147,6 +148,24 @@ WEAKENINGS = [
      "wake::the_waker_left_last_is_the_one_that_is_called"),
     (("waiting room: dropped without letting go", [(WAKE, r"(impl Drop for Waiters.*?)self\.wake\(\);", lambda m: m[1])]),
      "wake::a_waiting_room_dropped_lets_go_of_those_queued"),
+    (("duty: called without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `after_laying_down`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),
+     "duty::work_left_while_the_duty_is_laid_down_is_done"),
+    (("duty: laid down without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `call`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),
+     "duty::work_left_while_the_duty_is_laid_down_is_done"),
+    (replaced(DUTY, "duty: no second look", "let next = self.next_with_work(member)?;", "let next = None?;"),
+     "duty::work_left_while_the_duty_is_laid_down_is_done"),
+    (replaced(DUTY, "duty: kept", "Some(next) if self.replace(word, held(next, here)) => next,", "Some(_) => return,"),
+     "duty::the_duty_is_passed_on_to_whoever_has_work"),
+    (replaced(DUTY, "duty: passed on without a word", "            self.wake(next);\n", ""),
+     "duty::the_duty_is_passed_on_to_whoever_has_work"),
+    (replaced(DUTY, "duty: left without passing on", "        self.rest(member, here);\n    }\n\n    /// Wakes", "    }\n\n    /// Wakes"),
+     "duty::who_is_gone_keeps_nobody_from_work"),
+    (replaced(DUTY, "duty: given without a look who is gone", "        if self.is_gone_after_all(member) {\n            self.rest(member, here);\n        }\n", ""),
+     "duty::who_is_gone_keeps_nobody_from_work"),
+    (("duty: left without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `is_gone_after_all`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),
+     "duty::who_is_gone_keeps_nobody_from_work"),
+    (("duty: given without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `leave`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),
+     "duty::who_is_gone_keeps_nobody_from_work"),
     # The stream.
     (replaced(SUBSCRIBER, "poll: no second look", "self.try_next(stream).map_or(Poll::Pending, Poll::Ready)", "Poll::Pending"),
      "stream::a_frame_published_while_registering_is_delivered_once"),

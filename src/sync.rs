@@ -8,7 +8,7 @@
 #[allow(clippy::disallowed_types, reason = "this is the one place they come from")]
 mod primitives {
     pub use atomic_waker::AtomicWaker;
-    pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
     /// A count without weak references, half the size of [`Arc`]'s: for what exists a million times.
     pub use triomphe::Arc as Counted;
@@ -16,7 +16,7 @@ mod primitives {
 
 #[cfg(ringmain_loom)]
 mod primitives {
-    pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub use loom::sync::{Arc as Counted, Mutex, MutexGuard};
     // The session room's ownership is not modelled: its races are in the ring, the waiters and the lease.
     pub use std::sync::{Arc, OnceLock, PoisonError, Weak};

@@ -346,7 +346,8 @@ async fn keep_up<H: Handler>(endpoint: Arc<Endpoint<H>>) {
     }
 }
 
-/// Starts what writes the streams that leave hyper, one task for each core. Without them streams stay inside.
+/// Starts what writes the streams that leave hyper, one task for each of the runtime's threads. Without them streams
+/// stay inside.
 fn start_reactors<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     stage: &watch::Sender<Stage>,
@@ -362,7 +363,7 @@ fn start_reactors<H: Handler>(
         }
         Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
     });
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = tokio::runtime::Handle::current().metrics().num_workers();
     let (writer, sides) = Writer::new(count, endpoint.metrics.latency());
     for (handed, side) in sides {
         let Config { keep_alive, stalled_after, .. } = endpoint.config;

@@ -9,7 +9,8 @@
 //!
 //! - *Hand over*: the socket, the head of the answer and the [`Connection`] go to a reactor's inbox.
 //! - *Ring*: an entry waits for its stream with a [`Bell`] in place of a waker. Ringing puts the entry's key on the
-//!   reactor's queue and wakes the reactor, which is one task; a burst rings once.
+//!   reactor's queue and calls the reactor, which is one task. Of those that one thread calls, one is woken, and
+//!   wakes the next when it is done, or all of them when it needs longer (see [`Duty`]).
 //! - *Drive*: take what is pending, all of it, frame it as chunks, and send it with one call. What the socket
 //!   does not take is kept, and nothing more is taken from the stream until it is gone.
 //! - *End*: the last chunk, then the connection goes back to hyper for its next request, or is closed if the
@@ -17,7 +18,7 @@
 //!
 //! # Memory use
 //!
-//! About 190 bytes a stream: the entry 112, its place in the slab 16, its waiter 56. The kernel's
+//! About 170 bytes a stream: the entry 96, its place in the slab 16, its waiter 56. The kernel's
 //! own 2.5 to 5 KB a socket come on top.
 //!
 //! # Trade-offs
@@ -31,6 +32,7 @@ mod head;
 mod reactor;
 
 use std::net::TcpStream;
+use std::ptr;
 
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
@@ -39,31 +41,38 @@ use super::metrics::{Latency, Probe};
 use super::serve::Visit;
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
-use crate::wake::{Bell, Waiters};
+use crate::wake::{Bell, Duty, Work};
 
 pub(super) use head::write_head;
 pub(super) use reactor::{GiveBack, Reactor};
 
 /// The way to the reactors.
 pub(super) struct Writer {
-    reactors: Box<[Line]>,
     next: AtomicUsize,
     shared: Arc<Shared>,
 }
 
-/// The way to one reactor.
-struct Line {
-    inbox: flume::Sender<Handed>,
-    ready: Arc<Ready>,
-}
-
-/// What all reactors of one server are told.
-#[derive(Default)]
+/// What all reactors of one server share.
 struct Shared {
+    duty: Duty<Queue>,
     /// Connections are closed at the end of their stream.
     draining: AtomicBool,
     /// No further stream will be handed over.
     finishing: AtomicBool,
+}
+
+/// What one reactor has to do.
+struct Queue {
+    /// Streams that nobody has looked at yet.
+    inbox: flume::Sender<Handed>,
+    /// Entries that have something to do.
+    keys: SegQueue<u32>,
+}
+
+impl Work for Queue {
+    fn is_left(&self) -> bool {
+        !self.keys.is_empty() || !self.inbox.is_empty()
+    }
 }
 
 /// A stream on its way from hyper to a reactor.
@@ -80,32 +89,32 @@ pub(super) struct Handed {
 }
 
 impl Writer {
-    /// Makes `count` reactors and the way to them.
+    /// Makes `count` reactors' ends and the way to them.
     pub(super) fn new(
         count: usize,
         latency: &Arc<Latency>,
     ) -> (Self, Vec<(flume::Receiver<Handed>, ReactorSide)>) {
-        let shared = Arc::new(Shared::default());
-        let (mut lines, mut sides) = (Vec::new(), Vec::new());
-        for _ in 0..count.max(1) {
-            let (inbox, handed) = flume::unbounded();
-            let ready = Arc::new(Ready {
-                queue: SegQueue::new(),
-                waiters: Waiters::new(),
-                probe: Probe::new(latency.clone()),
-            });
-            sides.push((handed, ReactorSide { ready: ready.clone(), shared: shared.clone() }));
-            lines.push(Line { inbox, ready });
-        }
-        (Self { reactors: lines.into(), next: AtomicUsize::new(0), shared }, sides)
+        let (inboxes, handed): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| flume::unbounded()).unzip();
+        let shared = Arc::new(Shared {
+            duty: Duty::new(inboxes.into_iter().map(|inbox| Queue { inbox, keys: SegQueue::new() })),
+            draining: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
+        });
+        let side = |member| {
+            let probe = Probe::new(latency.clone());
+            ReactorSide(Arc::new(Line { shared: shared.clone(), member, probe }))
+        };
+        let sides = handed.into_iter().enumerate().map(|(member, handed)| (handed, side(member))).collect();
+        (Self { next: AtomicUsize::new(0), shared }, sides)
     }
 
     /// Hands a stream to a reactor. Without one left, the stream's connection ends here.
     pub(super) fn hand_over(&self, handed: Handed) {
+        let duty = &self.shared.duty;
         // Relaxed: it only spreads the streams.
-        let line = &self.reactors[self.next.fetch_add(1, Ordering::Relaxed) % self.reactors.len()];
-        if line.inbox.send(handed).is_ok() {
-            line.ready.waiters.wake();
+        let member = self.next.fetch_add(1, Ordering::Relaxed) % duty.members();
+        if duty.work(member).inbox.send(handed).is_ok() {
+            duty.call(member, here());
         }
     }
 
@@ -122,17 +131,12 @@ impl Writer {
     fn tell(&self, mark: &AtomicBool) {
         // Release: pairs with the Acquire in `Shared::reads`.
         mark.store(true, Ordering::Release);
-        for line in &self.reactors {
-            line.ready.waiters.wake();
-        }
+        (0..self.shared.duty.members()).for_each(|member| self.shared.duty.wake(member));
     }
 }
 
-/// What a reactor shares with those who wake it.
-pub(super) struct ReactorSide {
-    ready: Arc<Ready>,
-    shared: Arc<Shared>,
-}
+/// A reactor's end of what it shares with those who call it.
+pub(super) struct ReactorSide(Arc<Line>);
 
 impl Shared {
     fn reads(mark: &AtomicBool) -> bool {
@@ -141,19 +145,35 @@ impl Shared {
     }
 }
 
-/// Entries that have something to do, and the reactor that waits for them.
-struct Ready {
-    queue: SegQueue<u32>,
-    waiters: Waiters,
+/// The way from an entry's stream to its reactor.
+struct Line {
+    shared: Arc<Shared>,
+    /// The reactor's number.
+    member: usize,
     /// Times an event now and then.
     probe: Probe,
 }
 
-impl Bell for Ready {
+impl Line {
+    fn queue(&self) -> &Queue {
+        self.shared.duty.work(self.member)
+    }
+}
+
+impl Bell for Line {
     /// Late, for an entry that is gone, this costs a look at whoever has the key now.
     fn ring(&self, key: u32) {
         self.probe.rang(key);
-        self.queue.push(key);
-        self.waiters.wake();
+        self.queue().keys.push(key);
+        self.shared.duty.call(self.member, here());
     }
+}
+
+thread_local! {
+    static HERE: u8 = const { 0 };
+}
+
+/// A number for this thread: where it keeps what is its own.
+fn here() -> u64 {
+    HERE.with(|here| ptr::from_ref(here).addr() as u64)
 }

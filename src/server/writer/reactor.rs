@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::entry::{Drive, Entry, close};
-use super::{Handed, ReactorSide, Shared};
+use super::{Handed, Line, ReactorSide, Shared, here};
 use crate::server::ConnectionCounters;
 use crate::server::metrics::Pace;
 use crate::server::serve::Visit;
@@ -26,7 +26,7 @@ use crate::sync::Arc;
 use crate::wake::Waiter;
 
 /// Entries driven before others on the runtime get their turn.
-const TURN: usize = 64;
+const TURN: usize = 256;
 /// Of those, so many are looked at together before the first is driven.
 const AHEAD: usize = 16;
 /// Comments go to one entry in so many at a time.
@@ -39,7 +39,7 @@ pub(in crate::server) type GiveBack = Arc<dyn Fn(TcpStream, Visit, Bytes) + Send
 
 /// See the [module documentation](super).
 pub(in crate::server) struct Reactor {
-    side: ReactorSide,
+    line: Arc<Line>,
     waiter: Waiter,
     handed: flume::Receiver<Handed>,
     sockets: AsyncFd<mio::Poll>,
@@ -72,7 +72,7 @@ impl Reactor {
         let mut beat = tokio::time::interval((keep_alive / ROUNDS as u32).max(Duration::from_millis(1)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
-            side,
+            line: side.0,
             waiter: Waiter::new(),
             handed,
             sockets: watch(mio::Poll::new()?)?,
@@ -106,7 +106,7 @@ impl Reactor {
             tracing::warn!(%error, "cannot watch a socket");
             return;
         }
-        connection.ring(self.side.ready.clone(), small);
+        connection.ring(self.line.clone(), small);
         vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive, visit)));
         self.keys = self.keys.max(key + 1);
         self.scratch.extend_from_slice(&head);
@@ -116,7 +116,7 @@ impl Reactor {
     fn drive(&mut self, key: usize) {
         if let Some(entry) = self.entries.get_mut(key) {
             let driven = entry.drive(&mut self.scratch);
-            let probe = &self.side.ready.probe;
+            let probe = &self.line.probe;
             if probe.is_timing(key) {
                 probe.stop(matches!(driven, Drive::Waiting | Drive::Done));
             }
@@ -149,7 +149,7 @@ impl Reactor {
                 let (socket, visit, unread, keep_alive) = self.remove(key).into_socket();
                 let fd = socket.as_raw_fd();
                 let left = self.sockets.get_ref().registry().deregister(&mut SourceFd(&fd));
-                if keep_alive && left.is_ok() && !Shared::reads(&self.side.shared.draining) {
+                if keep_alive && left.is_ok() && !Shared::reads(&self.line.shared.draining) {
                     (self.give_back)(socket, visit, unread);
                 } else {
                     close(&socket);
@@ -208,7 +208,7 @@ impl Reactor {
             }
         }
         self.round = (self.round + 1) % ROUNDS;
-        self.side.ready.probe.arm();
+        self.line.probe.arm();
     }
 
     /// Drives whoever has something to do. False if there is more of it.
@@ -217,7 +217,7 @@ impl Reactor {
         for _ in 0..TURN / AHEAD {
             let mut count = 0;
             while count < AHEAD
-                && let Some(key) = self.side.ready.queue.pop()
+                && let Some(key) = self.line.queue().keys.pop()
             {
                 keys[count] = key as usize;
                 count += 1;
@@ -253,11 +253,15 @@ impl Future for Reactor {
             reactor.comment();
         }
         reactor.look_at_sockets(context)?;
+        let line = reactor.line.clone();
+        let (duty, member) = (&line.shared.duty, line.member);
+        duty.begin(member, here());
         if reactor.turn() {
-            reactor.side.ready.waiters.register(&mut reactor.waiter, context.waker());
+            duty.register(member, &mut reactor.waiter, context.waker());
             // Once more: what came before the registration woke nobody.
             if reactor.turn() {
-                let finishing = Shared::reads(&reactor.side.shared.finishing);
+                duty.rest(member, here());
+                let finishing = Shared::reads(&line.shared.finishing);
                 return if finishing && reactor.entries.is_empty() {
                     Poll::Ready(Ok(()))
                 } else {
@@ -265,8 +269,15 @@ impl Future for Reactor {
                 };
             }
         }
-        // Others first, then the rest.
+        // Others first, then the rest. Who else has work need not wait for it.
+        duty.share(member);
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        self.line.shared.duty.leave(self.line.member, here());
     }
 }

@@ -36,6 +36,10 @@
 
 #![allow(unsafe_code, reason = "nodes go on the stack as counted pointers and come back in this one file")]
 
+mod duty;
+
+pub use duty::{Duty, Work};
+
 use core::fmt;
 use core::ptr;
 use core::task::Waker;

@@ -1,0 +1,122 @@
+//! One of several on duty: what is left for any of them is done, whoever was woken for it.
+
+#![cfg(ringmain_loom)]
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use loom::future::block_on;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread::{self, JoinHandle};
+
+use loom_tests::{BOUND, LARGE, SMALL, model, step};
+use ringmain::wake::{Duty, Waiter, Work};
+
+/// Pieces of work. Every access is `Relaxed`, so that nothing but the duty orders those who leave them and those
+/// who do them.
+#[derive(Default)]
+struct Pile(AtomicUsize);
+
+impl Work for Pile {
+    fn is_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0 // Relaxed: see the type
+    }
+}
+
+type Crew = Arc<Duty<Pile>>;
+
+/// What callers and members call their thread, unless they are to be told apart.
+const HERE: u64 = 7;
+const ELSEWHERE: u64 = 8;
+
+fn crew<const N: usize>() -> Crew {
+    Arc::new(Duty::new([(); N].map(|()| Pile::default())))
+}
+
+fn leave_work(crew: &Crew, member: usize, here: u64) {
+    step();
+    crew.work(member).0.fetch_add(1, Ordering::Relaxed); // Relaxed: see the type
+    crew.call(member, here);
+}
+
+/// Works until so many pieces are done, and then is gone. Returns how often it was polled.
+fn work(crew: &Crew, member: usize, pieces: usize, here: u64) -> usize {
+    let (mut waiter, mut done, mut polled) = (Waiter::new(), 0, 0);
+    let take = || crew.work(member).0.swap(0, Ordering::Relaxed); // Relaxed: see the type
+    block_on(poll_fn(|context| {
+        polled += 1;
+        crew.begin(member, here);
+        done += take();
+        crew.register(member, &mut waiter, context.waker());
+        done += take();
+        crew.rest(member, here);
+        if done == pieces { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    crew.leave(member, here);
+    polled
+}
+
+fn spawn<R: 'static>(crew: &Crew, act: impl FnOnce(&Crew) -> R + 'static) -> JoinHandle<R> {
+    let crew = crew.clone();
+    // Not `loom_tests::spawn`: nothing here is pinned in the epoch.
+    let thread = thread::spawn(move || {
+        step();
+        act(&crew)
+    });
+    step();
+    thread
+}
+
+#[test]
+fn work_left_while_the_duty_is_laid_down_is_done() {
+    let outcomes = model(SMALL, || {
+        let crew = crew::<1>();
+        let member = spawn(&crew, |crew| work(crew, 0, 2, HERE));
+        leave_work(&crew, 0, HERE);
+        leave_work(&crew, 0, HERE);
+        member.join().unwrap()
+    });
+    assert!(outcomes.len() > 1, "it comes before, between and after");
+}
+
+#[test]
+fn two_who_leave_work_at_once_do_not_rely_on_each_other() {
+    let outcomes = model(LARGE, || {
+        let crew = crew::<1>();
+        let member = spawn(&crew, |crew| work(crew, 0, 2, HERE));
+        let other = spawn(&crew, |crew| leave_work(crew, 0, ELSEWHERE));
+        leave_work(&crew, 0, HERE);
+        other.join().unwrap();
+        member.join().unwrap()
+    });
+    assert!(outcomes.len() > 1);
+}
+
+#[test]
+fn the_duty_is_passed_on_to_whoever_has_work() {
+    let outcomes = model(BOUND, || {
+        let crew = crew::<2>();
+        let member = spawn(&crew, |crew| work(crew, 1, 1, ELSEWHERE));
+        leave_work(&crew, 0, HERE);
+        leave_work(&crew, 1, HERE);
+        // On the same thread, as the runtime would have it.
+        work(&crew, 0, 1, HERE);
+        member.join().unwrap()
+    });
+    assert!(outcomes.len() > 1);
+}
+
+#[test]
+fn who_is_gone_keeps_nobody_from_work() {
+    let outcomes = model(LARGE, || {
+        let crew = crew::<2>();
+        let gone = spawn(&crew, |crew| crew.leave(0, ELSEWHERE));
+        let member = spawn(&crew, |crew| work(crew, 1, 1, ELSEWHERE));
+        leave_work(&crew, 0, HERE);
+        leave_work(&crew, 1, HERE);
+        gone.join().unwrap();
+        member.join().unwrap()
+    });
+    assert!(outcomes.len() > 1);
+}
