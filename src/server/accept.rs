@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
 
+use super::plain::Plain;
 use super::serve::{Opening, Stage, Visit, serve};
 use super::watch::watch;
 use super::writer::{GiveBack, Reactor, Writer};
@@ -224,15 +224,10 @@ impl<H: Handler> Door<'_, H> {
             Err(reason) => return self.full.turn_away(stream, reason, self.endpoint),
         };
         let visit = Visit { permit, ends: gate.ends(self.endpoint.now()) };
-        match TcpStream::from_std(stream.into()) {
-            Ok(stream) => {
-                let (endpoint, stage) = (self.endpoint.clone(), self.stage.subscribe());
-                let span = tracing::debug_span!("connection", %address);
-                let served = serve(endpoint, stream, visit, Opening::New(address), stage);
-                tokio::spawn(served.instrument(span));
-            }
-            Err(error) => tracing::warn!(%error, "cannot watch a socket"),
-        }
+        let (endpoint, stage) = (self.endpoint.clone(), self.stage.subscribe());
+        let span = tracing::debug_span!("connection", %address);
+        let served = serve(endpoint, Plain::new(stream.into()), visit, Opening::New(address), stage);
+        tokio::spawn(served.instrument(span));
     }
 }
 
@@ -357,11 +352,9 @@ fn start_reactors<H: Handler>(
         return reactors;
     }
     let (again, stages) = (endpoint.clone(), stage.clone());
-    let give_back: GiveBack = Arc::new(move |socket, visit, unread| match TcpStream::from_std(socket) {
-        Ok(stream) => {
-            tokio::spawn(serve(again.clone(), stream, visit, Opening::Again(unread), stages.subscribe()));
-        }
-        Err(error) => tracing::debug!(%error, "cannot go on with a connection"),
+    let give_back: GiveBack = Arc::new(move |socket, visit, unread| {
+        let (stream, opening) = (Plain::new(socket), Opening::Again(unread));
+        tokio::spawn(serve(again.clone(), stream, visit, opening, stages.subscribe()));
     });
     let count = tokio::runtime::Handle::current().metrics().num_workers();
     let (writer, sides) = Writer::new(count, endpoint.metrics.latency());

@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection inside hyper, until it ends or its answer is a stream that goes on without hyper.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -55,16 +55,24 @@ pub(super) async fn serve<H: Handler, S: Socket>(
             Ok::<_, Left>(answer)
         }
     });
+    desk.look(!unread.is_empty());
     let io = Io::new(stream, unread, &desk, config, endpoint.gate.counters(), is_new);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
-    let served = guest
-        .drive(Pin::new(&mut connection), std::future::pending(), |connection| {
-            connection.graceful_shutdown();
-            // hyper waits for the rest of a first head, and for a head that was not begun.
-            // Relaxed: set by this same task.
-            desk.requests.load(Ordering::Relaxed) > 0
-        })
-        .await;
+    // The first look is at what was read already. If its answer leaves hyper, the runtime need not know the socket.
+    let first = poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
+    desk.look(false);
+    let served = match first {
+        Poll::Ready(served) => Some(served),
+        Poll::Pending => {
+            let drive = guest.drive(Pin::new(&mut connection), std::future::pending(), |connection| {
+                connection.graceful_shutdown();
+                // hyper waits for the rest of a first head, and for a head that was not begun.
+                // Relaxed: set by this same task.
+                desk.requests.load(Ordering::Relaxed) > 0
+            });
+            drive.await
+        }
+    };
     let Some(Err(error)) = served else { return };
     let Some(leaving) = lock(&desk.leaving).take() else {
         tracing::trace!(%error, "a connection ended early");
@@ -90,6 +98,8 @@ struct Desk {
     requests: AtomicU32,
     /// A request is being answered. Shared with the body of an answer that stays inside hyper.
     answering: Arc<AtomicBool>,
+    /// Nothing is read but what was read before.
+    first_look: AtomicBool,
     /// hyper wrote something that may not have left yet.
     unsent: AtomicBool,
     /// The stream for which the connection is about to leave hyper.
@@ -120,6 +130,11 @@ impl Desk {
         // Relaxed: read by this same task. Likewise below.
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is the look at what was read before.
+    fn look(&self, is_first: bool) {
+        self.first_look.store(is_first, Ordering::Relaxed);
     }
 
     fn is_answering(&self) -> bool {
@@ -286,6 +301,9 @@ impl<S: Socket> AsyncRead for Io<'_, S> {
         if !self.unread.is_empty() {
             let count = self.unread.len().min(buffer.remaining());
             buffer.put_slice(&self.unread.split_to(count));
+        } else if self.desk.first_look.load(Ordering::Relaxed) {
+            // There is another look right after this one.
+            return Poll::Pending;
         } else if Pin::new(&mut self.stream).poll_read(context, buffer)?.is_pending() {
             return self.watch_turn(context);
         }

@@ -42,6 +42,7 @@ mod keep_alive;
 mod meter;
 mod metrics;
 mod outbox;
+mod plain;
 mod post;
 mod read;
 mod route;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::gate::{Closed, Ends, Permit};
+use super::plain::Plain;
 use super::{Config, Endpoint, http1, http2};
 use crate::handler::Handler;
 use crate::sync::Arc;
@@ -60,18 +60,10 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn into_std(self) -> io::Result<StdStream>;
 }
 
-impl Socket for TcpStream {
-    const LEAVES: bool = true;
-
-    fn into_std(self) -> io::Result<StdStream> {
-        self.into_std()
-    }
-}
-
 /// Serves one connection to its end, or hands it over.
 pub(super) async fn serve<H: Handler>(
     endpoint: Arc<Endpoint<H>>,
-    stream: TcpStream,
+    stream: Plain,
     visit: Visit,
     opening: Opening,
     stage: watch::Receiver<Stage>,
@@ -80,8 +72,8 @@ pub(super) async fn serve<H: Handler>(
         Opening::New(address) => Guest { endpoint, address, visit, stage }.begin(stream).await,
         Opening::Again(unread) => {
             // A socket that has no other side by now brings no request either.
-            let Ok(peer) = stream.peer_addr() else { return };
-            let guest = Guest { endpoint, address: peer.ip(), visit, stage };
+            let Ok(address) = stream.peer() else { return };
+            let guest = Guest { endpoint, address, visit, stage };
             http1::serve(guest, stream, unread, false).await;
         }
     }
@@ -89,12 +81,20 @@ pub(super) async fn serve<H: Handler>(
 
 impl<H: Handler> Guest<H> {
     /// Serves a connection that was just accepted.
-    async fn begin(mut self, stream: TcpStream) {
+    async fn begin(mut self, mut stream: Plain) {
         #[cfg(feature = "tls")]
         if self.endpoint.identity.is_some() {
             return self.begin_encrypted(stream).await;
         }
-        let Some(first) = self.by_deadline(first_bytes(&stream)).await else { return };
+        let first = match read_some(&mut stream, &[]) {
+            Ok(first) if !may_be_http2(&first) => Ok(first),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            begun => {
+                let begun = begun.unwrap_or_default();
+                let Some(first) = self.by_deadline(first_bytes(&mut stream, begun)).await else { return };
+                first
+            }
+        };
         match first {
             Ok(first) if first.is_empty() => {}
             Ok(first) if first.starts_with(HTTP2_PREFACE) => http2::serve(self, stream, first).await,
@@ -104,7 +104,7 @@ impl<H: Handler> Guest<H> {
     }
 
     #[cfg(feature = "tls")]
-    async fn begin_encrypted(mut self, stream: TcpStream) {
+    async fn begin_encrypted(mut self, stream: Plain) {
         let endpoint = self.endpoint.clone();
         let Some(identity) = &endpoint.identity else { return };
         let Some(shaken) = self.by_deadline(identity.accept(stream)).await else { return };
@@ -172,9 +172,9 @@ pub(super) async fn sleep(duration: Option<Duration>) {
     }
 }
 
-/// Reads what the client begins with: enough to tell the versions of HTTP apart. Empty if it went away.
-async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
-    let mut first = Bytes::new();
+/// Reads what the client begins with: enough to tell the versions of HTTP apart, `first` of it already. Empty if it
+/// went away.
+async fn first_bytes(stream: &mut Plain, mut first: Bytes) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;
         match read_some(stream, &first) {
@@ -183,15 +183,19 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        // Only a client that begins like HTTP/2 and stops is read from again.
-        if !HTTP2_PREFACE.starts_with(&first) || first.len() == HTTP2_PREFACE.len() {
+        if !may_be_http2(&first) {
             return Ok(first);
         }
     }
 }
 
+/// Whether a client that began so has to be read from again: one that begins like HTTP/2 and stops.
+fn may_be_http2(first: &[u8]) -> bool {
+    !first.is_empty() && first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first)
+}
+
 /// What was read before, and what is there now.
-fn read_some(stream: &TcpStream, before: &[u8]) -> io::Result<Bytes> {
+fn read_some(stream: &mut Plain, before: &[u8]) -> io::Result<Bytes> {
     let mut buffer = [0; 2048];
     buffer[..before.len()].copy_from_slice(before);
     let count = stream.try_read(&mut buffer[before.len()..])?;

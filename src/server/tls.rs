@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::plain::Plain;
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -89,17 +89,17 @@ impl Identity {
     }
 
     /// Shakes hands with a client.
-    pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
+    pub(super) fn accept(&self, stream: Plain) -> Accept<Plain> {
         TlsAcceptor::from(self.current.load_full()).accept(stream)
     }
 }
 
 /// Whether the handshake came out at HTTP/2.
-pub(super) fn is_http2(stream: &TlsStream<TcpStream>) -> bool {
+pub(super) fn is_http2(stream: &TlsStream<Plain>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(H2)
 }
 
-impl Socket for TlsStream<TcpStream> {
+impl Socket for TlsStream<Plain> {
     const LEAVES: bool = false;
 
     fn into_std(self) -> io::Result<std::net::TcpStream> {
