@@ -65,6 +65,12 @@ impl Options {
         self.given("rounds").unwrap_or(if self.quick { 1 } else { 3 })
     }
 
+    /// Whether the number of rounds was asked for, or is fixed by what is measured.
+    #[must_use]
+    pub fn are_rounds_given(&self) -> bool {
+        self.quick || self.given("rounds").is_some()
+    }
+
     /// The same with no more than `most` rounds unless more were asked for: for what hardly varies or takes long.
     #[must_use]
     pub fn at_most_rounds(&self, most: usize) -> Self {

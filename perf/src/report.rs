@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::{self, Machine};
 use crate::options::Options;
-use crate::rivals::Rival;
+use crate::rivals::{HYPER, OURS, Rival};
 
 /// What one round gave, by name.
 pub type Figures = BTreeMap<String, f64>;
@@ -55,6 +55,9 @@ impl fmt::Display for Spread {
     }
 }
 
+/// Rounds beyond those of the other rivals for who is compared in a budget: the yardstick, ringmain, plain hyper.
+const MORE: usize = 2;
+
 /// All rounds of one rival.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Row {
@@ -83,8 +86,9 @@ impl Table {
         Self { title: title.into(), figure: figure.to_owned(), rows: Vec::new() }
     }
 
-    /// Measures `rivals`, the first of which is the yardstick, one after the other and that `rounds` times. A
-    /// rival that fails is given up, the yardstick is not.
+    /// Measures `rivals`, the first of which is the yardstick, one after the other, for as many rounds as the options
+    /// say. Who is compared in a budget goes on for [`MORE`], unless a number was asked for. A rival that fails is
+    /// given up, the yardstick is not.
     ///
     /// # Errors
     ///
@@ -103,9 +107,11 @@ impl Table {
             let error = (!rival.is_there()).then(|| "not installed".to_owned());
             self.rows.push(Row { rival: rival.name.to_owned(), rounds: Vec::new(), error });
         }
-        for number in 1..=options.rounds() {
+        let more = if options.are_rounds_given() { 0 } else { MORE };
+        for number in 1..=options.rounds() + more {
             for (at, rival) in rivals.iter().enumerate() {
-                if self.rows[at].error.is_some() {
+                let is_compared = at == 0 || [OURS.name, HYPER.name].contains(&rival.name);
+                if self.rows[at].error.is_some() || number > options.rounds() && !is_compared {
                     continue;
                 }
                 progress(&format!("{}, round {number}: {}", self.title, rival.name));
@@ -155,8 +161,11 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounds = self.rows.iter().map(|row| row.rounds.len()).max().unwrap_or(0);
-        writeln!(f, "{}; median (range) of {rounds}", self.title)?;
+        let rounds = || self.rows.iter().filter(|row| row.error.is_none()).map(|row| row.rounds.len());
+        match (rounds().min().unwrap_or(0), rounds().max().unwrap_or(0)) {
+            (few, many) if few < many => writeln!(f, "{}; median (range) of {few} to {many}", self.title)?,
+            (_, many) => writeln!(f, "{}; median (range) of {many}", self.title)?,
+        }
         let figures = self.figures();
         let mut lines = vec![vec![String::new(), "to the first row".to_owned()]];
         lines[0].extend(figures.iter().map(|&figure| figure.to_owned()));

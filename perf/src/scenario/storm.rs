@@ -23,7 +23,7 @@ pub(super) fn run(options: &Options) -> io::Result<Vec<Table>> {
     let title = format!("{clients} clients resume at once, {MISSED} events behind");
     let rivals = [RAW, OURS, SERVE, HYPER, BROADCAST, NCHAN];
     let table = Table::new(title, "CPU s");
-    Ok(vec![table.measure(&options.at_most_rounds(3), &rivals, |rival| round(rival, clients))?])
+    Ok(vec![table.measure(options, &rivals, |rival| round(rival, clients))?])
 }
 
 fn round(rival: &Rival, clients: usize) -> io::Result<Figures> {
