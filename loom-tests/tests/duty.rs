@@ -11,7 +11,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use loom_tests::{BOUND, LARGE, SMALL, model, step};
-use ringmain::wake::{Duty, Waiter, Work};
+use ringmain::wake::Waiter;
+use ringmain::wake::duty::{Duty, Work};
 
 /// Pieces of work. Every access is `Relaxed`, so that nothing but the duty orders those who leave them and those
 /// who do them.

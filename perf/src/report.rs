@@ -87,7 +87,7 @@ impl Table {
     }
 
     /// Measures `rivals`, the first of which is the yardstick, one after the other, for as many rounds as the options
-    /// say. Who is compared in a budget goes on for [`MORE`], unless a number was asked for. A rival that fails is
+    /// say. Who is compared in a budget goes on for two more, unless a number was asked for. A rival that fails is
     /// given up, the yardstick is not.
     ///
     /// # Errors

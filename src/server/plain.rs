@@ -58,7 +58,9 @@ impl Plain {
         if let Self::Unwatched(_) = self
             && let Self::Unwatched(socket) = std::mem::replace(self, Self::Gone)
         {
-            *self = Self::Watched(TcpStream::from_std(socket)?);
+            let stream = TcpStream::from_std(socket);
+            *self =
+                Self::Watched(stream.inspect_err(|error| tracing::warn!(%error, "cannot watch a socket"))?);
         }
         match self {
             Self::Watched(stream) => Ok(stream),

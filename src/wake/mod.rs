@@ -36,9 +36,7 @@
 
 #![allow(unsafe_code, reason = "nodes go on the stack as counted pointers and come back in this one file")]
 
-mod duty;
-
-pub use duty::{Duty, Work};
+pub mod duty;
 
 use core::fmt;
 use core::ptr;

@@ -41,7 +41,8 @@ use super::metrics::{Latency, Probe};
 use super::serve::Visit;
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering};
-use crate::wake::{Bell, Duty, Work};
+use crate::wake::Bell;
+use crate::wake::duty::{Duty, Work};
 
 pub(super) use head::write_head;
 pub(super) use reactor::{GiveBack, Reactor};
