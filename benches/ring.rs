@@ -1,6 +1,6 @@
 //! The ring beside what servers use instead of one: publish, read, replay.
 //!
-//! `cargo bench --no-default-features --bench ring`
+//! `cargo bench -p ringmain --no-default-features --bench ring`
 //!
 //! Every side carries the same 256-byte frame, builds it in the measured time, and retains 256 of them. Where
 //! threads meet, the time is that of one publisher's call while the others run as fast as they can.
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput};
-use ringmain::ring::{Cursor, FIRST, Ring, Step};
-use ringmain::sse::Frame;
-use ringmain::sync::{AtomicBool, Ordering};
+use ringmain::internals::ring::{Cursor, FIRST, Ring, Step};
+use ringmain::internals::sse::Frame;
+use ringmain::internals::sync::{AtomicBool, Ordering};
 use support::{Broadcast, Build, LIMITS, Queue, RETAINED, Rmcp, RmcpSession, frame, look_at};
 use tokio::sync::broadcast;
 

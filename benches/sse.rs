@@ -1,7 +1,7 @@
 //! Building a frame, and the head that goes before it: ours, and `format!` of both into a `String` that becomes
 //! `Bytes`.
 //!
-//! `cargo bench --no-default-features --bench sse`
+//! `cargo bench -p ringmain --no-default-features --bench sse`
 //!
 //! Each figure includes dropping the frame. The data is given as bytes, so that the time of a serialiser is
 //! in none of them.
@@ -12,7 +12,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ringmain::sse::{EventId, Frame, Head};
+use ringmain::internals::sse::{EventHead, EventId, Frame, Series};
 use support::NAME;
 
 fn main() {
@@ -42,8 +42,10 @@ fn main() {
 
     let mut group = criterion.benchmark_group("sse/head");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("of_a_stream", |bencher| bencher.iter(|| Head::of(black_box(NAME))));
-    let mut head = Head::of(NAME);
+    group.bench_function("of_a_stream", |bencher| {
+        bencher.iter(|| EventHead::of(black_box(Series::Request(NAME))))
+    });
+    let mut head = EventHead::of(Series::Request(NAME));
     group.bench_function("at_a_position", |bencher| {
         let mut position = 0;
         bencher.iter(|| {

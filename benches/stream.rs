@@ -1,7 +1,7 @@
 //! Publish and read of one event through one attached reader: ours, a broadcast channel with a mutexed queue,
 //! and rmcp's own session.
 //!
-//! `cargo bench --no-default-features --bench stream`
+//! `cargo bench -p ringmain --no-default-features --bench stream`
 //!
 //! One thread. Each side builds the 256-byte frame, keeps it for replay, hands it to the reader, and the
 //! reader looks at its bytes.
@@ -17,8 +17,8 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::StreamExt;
-use ringmain::sse::Events;
-use ringmain::stream::{Delivery, LagPolicy, Moment, Stream};
+use ringmain::internals::sse::{Events, Series};
+use ringmain::internals::stream::{Delivery, LagPolicy, Moment, Stream};
 use support::{Broadcast, Build, LIMITS, NAME, Rmcp, RmcpSession, frame, look_at};
 
 fn main() {
@@ -198,7 +198,7 @@ fn replay(criterion: &mut Criterion) {
             let mut subscriber = stream.attach(Some(0), LagPolicy::Signal);
             let mut ready = 0;
             while let Poll::Ready(Delivery::Frames(frames)) = subscriber.poll_next(&stream, &mut context) {
-                ready += Events::new(frames, NAME).into_buf().remaining();
+                ready += Events::new(frames, Series::Request(NAME)).into_buf().remaining();
             }
             assert_eq!(ready, bytes);
             subscriber.detach(&stream);

@@ -27,7 +27,9 @@ impl Handler for Counter {
             })),
             "tools/call" => {
                 for n in 1..=3 {
-                    context.progress(f64::from(n), Some(3.0), None);
+                    if context.progress(f64::from(n), Some(3.0), None).is_err() {
+                        return; // The client took the request back.
+                    }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 context.respond(&json!({ "content": [{ "type": "text", "text": "three" }] }));

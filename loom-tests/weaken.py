@@ -18,6 +18,8 @@ UNPINNED = "#[allow(unsafe_code)]\n        let guard = unsafe { crossbeam_epoch:
 SLOT, CHUNK, CURSOR = "ring/slot.rs", "ring/chunk.rs", "ring/cursor.rs"
 WRITER, RING, WAKE = "ring/writer.rs", "ring/mod.rs", "wake/mod.rs"
 DUTY = "wake/duty.rs"
+LIFE = "session/life.rs"
+STANDALONE, TOPIC, SUBSCRIPTION = "session/standalone.rs", "topic/mod.rs", "topic/subscription.rs"
 LEASE, STREAM, SUBSCRIBER = "stream/lease.rs", "stream/mod.rs", "stream/subscriber.rs"
 
 
@@ -30,10 +32,26 @@ def replaced(file, name, old, new):
     return (name, [(file, re.escape(old), lambda _: new)])
 
 
-CALLED_FIRST = [(WAKE, r"(node\.queued\.swap\(false.*?;)\s*(match &node\.target \{.*?\n            \})", lambda m: m[2] + "\n" + m[1])]
+CALLED_FIRST = [(WAKE, r"(node\.queued\.swap\(false.*?;)\s*\*woken \+= 1;\s*(match &node\.target \{.*?\n            \})", lambda m: m[2] + "\n" + m[1])]
 
 # (weakening, the model that is to fail)
 WEAKENINGS = [
+    # A session's sign of life.
+    (replaced(LIFE, "life: noted over the end", "match self.0.compare_exchange_weak(seen.0, noted, Ordering::Relaxed, Ordering::Relaxed) {",
+              "match Ok::<u64, u64>(self.0.swap(noted, Ordering::Relaxed)) {"),
+     "life::a_sign_of_life_is_refused_or_keeps_the_session"),
+    (replaced(LIFE, "life: ended whatever came between",
+              "let ends = self.0.compare_exchange(seen.0, ended, Ordering::AcqRel, Ordering::Relaxed);",
+              "let _ = ended;\n        let ends = Ok::<u64, u64>(self.0.fetch_or(ENDED, Ordering::AcqRel));"),
+     "life::a_sign_of_life_is_refused_or_keeps_the_session"),
+    (replaced(LIFE, "life: ended by two", "!seen.is_ended() && ends.is_ok()", "{ let _ = ends; !seen.is_ended() }"),
+     "life::of_those_who_end_a_session_one_does"),
+    (relaxed(LIFE, "life: end marked without Release", "!Seen(self.0.fetch_or(ENDED, "),
+     "life::who_sees_the_end_sees_what_was_done_before_it"),
+    (relaxed(LIFE, "life: end seen without Acquire", "// Acquire: whoever sees the end sees what was done before it. Pairs with the AcqRel in `end`.\n        Seen(self.0.load("),
+     "life::who_sees_the_end_sees_what_was_done_before_it"),
+    (relaxed(LIFE, "life: a sweep's end marked without Release", "let ends = self.0.compare_exchange(seen.0, ended, "),
+     "life::who_sees_a_sweep_s_end_sees_what_was_done_before_it"),
     # The ring.
     (relaxed(SLOT, "slot: filled without Release", "match self.word.compare_exchange(", "Acquire"),
      "ring::racing_publishers_get_positions_without_gaps_and_readers_see_what_they_wrote"),
@@ -76,17 +94,19 @@ WEAKENINGS = [
      "ring::a_reader_that_looks_up_the_oldest_chunk_does_not_meet_it_freed"),
     (("hop: not pinned", [(CURSOR, r"let guard = epoch::pin\(\);(?=\s+match chunk)", lambda _: UNPINNED)]),
      "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
-    (("look-up: not pinned", [(CURSOR, r"let guard = epoch::pin\(\);(?=\s+let Some\(oldest)", lambda _: UNPINNED)]),
+    (("look-up: not pinned", [(CURSOR, r"let guard = epoch::pin\(\);(?=\s+// The tail is read)", lambda _: UNPINNED)]),
      "ring::a_reader_that_looks_up_the_oldest_chunk_does_not_meet_it_freed"),
+    (("look-up of the tail: not pinned", [(CURSOR, r"let guard = epoch::pin\(\);(?=\s+// The tail is read)", lambda _: UNPINNED)]),
+     "ring::a_reader_that_looks_up_the_tail_does_not_meet_it_freed"),
     (("take: not pinned", [(CURSOR, r"let guard = pinned\.get_or_insert_with\(epoch::pin\);", lambda _: UNPINNED)]),
      "ring::a_batch_of_whole_chunks_is_taken_while_they_are_evicted"),
     (replaced(CURSOR, "take: a gap is told before what was collected", "edge if entries > 0 =>", "edge @ Step::Empty if entries > 0 =>"),
      "ring::a_batch_of_whole_chunks_is_taken_while_they_are_evicted"),
     (("publish: not pinned", [(WRITER, r"let guard = epoch::pin\(\);(?=\s+let weight)", lambda _: UNPINNED)]),
      "ring::a_publisher_does_not_meet_its_chunk_freed"),
-    (("count: a cursor takes none", [(CHUNK, r"fetch_add\(1(?=[^}]*Strong \{ chunk: self\.chunk)", lambda _: "fetch_add(0")]),
+    (("count: a cursor takes none", [(CHUNK, r"self\.retain\(\);(?=\s+Strong \{ chunk: self\.chunk)", lambda _: "")]),
      "ring::a_reader_on_an_evicted_chunk_does_not_follow_it_into_freed_memory"),
-    (("count: a batch takes none", [(CHUNK, r"fetch_add\(1(?=[^}]*Self \{ chunk: self\.chunk)", lambda _: "fetch_add(0")]),
+    (("count: a batch takes none", [(CHUNK, r"self\.retain\(\);(?=\s+Self \{ chunk: self\.chunk)", lambda _: "")]),
      "ring::a_batch_keeps_its_entries_while_their_chunk_is_evicted"),
     (relaxed(CHUNK, "count: given up without Release", "counts.fetch_sub(1, ", "Acquire"),
      "ring::the_last_owner_of_a_chunk_drops_what_others_read"),
@@ -94,7 +114,7 @@ WEAKENINGS = [
      "ring::the_last_owner_of_a_chunk_drops_what_others_read"),
     (("evict: given up by the loser too", [(WRITER, r"if self\.oldest\.move_on\(Some\(oldest\), next\) \{", lambda _: "self.oldest.move_on(Some(oldest), next);\n            {")]),
      "ring::racing_evictors_give_a_chunk_up_once"),
-    (("stamp: stored, so that it goes back", [(CHUNK, r"while stamp != now && is_older.*?\n        \}\n", lambda _: "stamp = now;\n        self.stamp.store(stamp, Ordering::Relaxed);\n")]),
+    (("stamp: stored, so that it goes back", [(CHUNK, r"while stamp < now.*?\n        \}\n", lambda _: "stamp = now;\n        self.stamp.store(stamp, Ordering::Relaxed);\n")]),
      "ring::a_publisher_with_an_earlier_clock_does_not_age_an_entry_beside_its_own"),
     (("stamp: stored after a look", [(CHUNK, r"match self\.stamp\.compare_exchange_weak\(.*?\n            \}\n", lambda _: "self.stamp.store(now, Ordering::Relaxed);\n            stamp = now;\n")]),
      "ring::racing_publishers_leave_the_later_of_their_moments"),
@@ -102,9 +122,9 @@ WEAKENINGS = [
         (WRITER, r"chunk\.touch\(now\);\n", lambda _: "\n"),
         (WRITER, r"chunk\.filled\(index\);", lambda m: "chunk.touch(now);\n" + m[0])]),
      "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
-    (("age: not looked at again behind the seal", [(WRITER, r"(Some\(0\)\);[^}]*?)self\.evict_while\(\|oldest, _\| is_older\([^;]*;", lambda m: m[1] + "self.evict_while(|_, _| true);")]),
+    (("age: not looked at again behind the seal", [(WRITER, r"(link_behind\(tail, end, 0, now, limits\)\.1;[^}]*?)self\.evict_while\(\|oldest, _\| is_old\(oldest\)\)", lambda m: m[1] + "self.evict_while(|_, _| true)")]),
      "ring::a_fresh_entry_is_not_evicted_for_the_age_of_its_chunk"),
-    (("evict: the chunk that the tail names", [(WRITER, r"if oldest\.is\(tail\) \{\s*return;\s*\}", lambda _: "let _ = tail;")]),
+    (("evict: the chunk that the tail names", [(WRITER, r"if oldest\.is\(tail\) \{\s*break;\s*\}", lambda _: "let _ = tail;")]),
      "ring::what_was_evicted_does_not_weigh_although_the_tail_lags_behind"),
     (("tail: the hint is read twice", [
         (RING, r"let hint = chunk\.hint\(\)\.min.*?;\n", lambda _: ""),
@@ -123,10 +143,43 @@ WEAKENINGS = [
         (RING, r"tail: Link::null\(\) \}", lambda _: "tail: Link::null(), closed: crate::sync::AtomicBool::new(false) }"),
         (WRITER, r"(pub fn close\(&self[^{]*\{)", lambda m: m[0] + "\n        if true { return !self.closed.swap(true, crate::sync::Ordering::AcqRel); }"),
         (WRITER, r"(fn append\(&self[^{]*\{)", lambda m: m[0] + "\n        if self.closed.load(crate::sync::Ordering::Acquire) { return Err(Closed(entry)); }"),
-        (CURSOR, r"Some\(State::Empty\) => return Step::Empty,", lambda m: "Some(State::Empty) if ring.closed.load(crate::sync::Ordering::Acquire) => return Step::Ended,\n" + m[0])]),
+        (CURSOR, r"Place::NothingYet if !chunk\.is_evicted\(\) => return Step::Empty,", lambda m: "Place::NothingYet if ring.closed.load(crate::sync::Ordering::Acquire) => return Step::Ended,\n" + m[0])]),
      "ring::a_reader_that_meets_the_end_has_read_everything"),
     (replaced(CURSOR, "read: lag not counted", "self.position += missed;", "self.position += missed + 1;"),
      "ring::a_reader_gets_each_entry_or_is_told_how_many_it_missed"),
+    # Dropping the ring.
+    (replaced(CHUNK, "drop: the rest freed at once", "unsafe { guard.defer_unchecked(move || Chunk::release_chain(chunk)) };",
+              "unsafe { Chunk::release_chain(chunk) };\n        drop(guard);"),
+     "ring::a_cursor_does_not_follow_its_dropped_ring_into_freed_memory"),
+    (("drop: who holds a chunk is not looked at", [(CHUNK, r"if fixed\.counts\.load\(Ordering::Acquire\) != 1 \{", lambda _: "if false {")]),
+     "ring::a_cursor_does_not_follow_its_dropped_ring_into_freed_memory"),
+    (relaxed(CHUNK, "drop: who holds a chunk is read without Acquire", "if fixed.counts.load("),
+     "ring::a_cursor_does_not_follow_its_dropped_ring_into_freed_memory"),
+    (("drop: a held chunk not marked as evicted", [(CHUNK, r"fixed\.mark_evicted\(\);\s+(?=is_unreachable = false)", lambda _: "")]),
+     "ring::a_cursor_does_not_follow_its_dropped_ring_into_freed_memory"),
+    (("drop: the rest not marked as evicted", [(CHUNK, r"fixed\.mark_evicted\(\);\s+(?=rest = )", lambda _: "")]),
+     "ring::a_cursor_does_not_follow_its_dropped_ring_into_freed_memory"),
+    (replaced(CHUNK, "drop: an oldest chunk taken for the first", "unsafe { oldest.as_ref() }.is_first;", "true;"),
+     "ring::a_cursor_between_an_evictor_and_the_drop_of_its_ring_does_not_meet_the_next_chunk_freed"),
+    # Trimming.
+    (replaced(WRITER, "trim: goes on behind the tail that it saw", "let is_before = oldest.base <= tail.base && !oldest.is(tail);", "let is_before = true;"),
+     "ring::a_trim_leaves_what_is_behind_the_tail_that_it_saw"),
+    (("trim: what came in meanwhile goes too", [(WRITER, r"&& seal_at\(tail, entries\)", lambda _: "&& let Some(entries) = seal(tail)")]),
+     "ring::what_is_published_after_a_trim_looked_stays"),
+    (("trim: weighed as the ring before and after", [
+        (WRITER, r"// What is published from here on is left for the next time\.", lambda m: "let before = self.spare_weight();\n        " + m[0]),
+        (WRITER, r"&& seal_at\(tail, entries\)", lambda _: "&& let Some(entries) = seal(tail)"),
+        (WRITER, r"evicted\.weight\n", lambda _: "let _ = evicted.weight;\n        before.saturating_sub(self.spare_weight())\n")]),
+     "ring::a_trim_tells_exactly_what_it_let_go"),
+    # Beyond the tail.
+    (replaced(CURSOR, "beyond the tail: only the own slot is looked at", "(0..slots.len()", "(index..slots.len()"),
+     "ring::a_cursor_beyond_the_tail_is_served_behind_a_chunk_cut_short_by_weight"),
+    (replaced(CURSOR, "beyond the tail: only the slot before is looked at", "(0..slots.len()", "(index.saturating_sub(1)..slots.len()"),
+     "ring::a_cursor_beyond_the_tail_ends_with_the_ring"),
+    (("beyond the tail: an evicted chunk is waited for", [
+        (CURSOR, r"\(0\.\.slots\.len\(\)", lambda _: "(index..slots.len()"),
+        (CURSOR, r"Place::NothingYet if !chunk\.is_evicted\(\)", lambda _: "Place::NothingYet")]),
+     "ring::a_cursor_beyond_the_tail_is_served_although_the_ring_is_trimmed"),
     # The waiting room.
     (replaced(WAKE, "wake: a look before the swap", "let top = self.top.swap(", "if self.top.load(Ordering::Acquire).is_null() {\n            return 0;\n        }\n        let top = self.top.swap("),
      "wake::wake_is_not_lost_when_publish_races_register"),
@@ -140,13 +193,13 @@ WEAKENINGS = [
     (relaxed(WAKE, "wake: mark reset without Acquire", "node.queued.swap(false, ", "Release"), "wake::a_waiter_with_a_bell_registers_again_while_two_publishers_ring_it"),
     (("wake: waker called before the mark is reset", CALLED_FIRST), "wake::a_waiter_registers_again_while_a_publisher_wakes_it"),
     (("wake: bell rung before the mark is reset", CALLED_FIRST), "wake::a_waiter_with_a_bell_registers_again_while_a_publisher_rings_it"),
-    (("wake: link read after the mark is reset", [(WAKE, r"top = node\.next\.load\(Ordering::Relaxed\);", lambda _: ""),
-        (WAKE, r"node\.queued\.swap\(false.*?;", lambda m: m[0] + "\n            top = node.next.load(Ordering::Relaxed);")]),
+    (("wake: link read after the mark is reset", [(WAKE, r"\*top = node\.next\.load\(Ordering::Relaxed\);", lambda _: ""),
+        (WAKE, r"node\.queued\.swap\(false.*?;", lambda m: m[0] + "\n            *top = node.next.load(Ordering::Relaxed);")]),
      "wake::a_waiter_that_registers_again_does_not_hide_those_below_it"),
     (("register: waker left after the mark", [(WAKE, r"if node\.queued\.swap\(true, Ordering::AcqRel\) \{", lambda _: "if queued {"),
-        (WAKE, r"if let Target::Task\(task\) = &node\.target \{", lambda m: "let queued = node.queued.swap(true, Ordering::AcqRel);\n        " + m[0])]),
+        (WAKE, r"if matches!\(waiter\.node\.target", lambda m: "let queued = waiter.node.queued.swap(true, Ordering::AcqRel);\n        " + m[0])]),
      "wake::the_waker_left_last_is_the_one_that_is_called"),
-    (("waiting room: dropped without letting go", [(WAKE, r"(impl Drop for Waiters.*?)self\.wake\(\);", lambda m: m[1])]),
+    (("waiting room: dropped without letting go", [(WAKE, r"(impl Drop for Waiters.*?)self\.wake_in_drop\(\);", lambda m: m[1])]),
      "wake::a_waiting_room_dropped_lets_go_of_those_queued"),
     (("duty: called without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `after_laying_down`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),
      "duty::work_left_while_the_duty_is_laid_down_is_done"),
@@ -154,9 +207,15 @@ WEAKENINGS = [
      "duty::work_left_while_the_duty_is_laid_down_is_done"),
     (replaced(DUTY, "duty: no second look", "let next = self.next_with_work(member)?;", "let next = None?;"),
      "duty::work_left_while_the_duty_is_laid_down_is_done"),
+    (replaced(DUTY, "duty: taken, and no second look", "let next = self.next_with_work(member)?;", "let next = None?;"),
+     "duty::work_left_while_a_caller_does_its_own_is_done"),
+    (replaced(DUTY, "duty: taken and kept", "Some(next) if self.replace(word, held(next, here)) => next,", "Some(_) => return,"),
+     "duty::who_takes_the_duty_for_a_sleeper_passes_it_on"),
+    (replaced(DUTY, "duty: taken and given without a word", "    pub fn give(&self, member: usize, here: u64) {\n        self.wake_on_duty(member, here);", "    pub fn give(&self, member: usize, here: u64) {"),
+     "duty::who_gives_a_duty_that_it_took_has_the_member_woken"),
     (replaced(DUTY, "duty: kept", "Some(next) if self.replace(word, held(next, here)) => next,", "Some(_) => return,"),
      "duty::the_duty_is_passed_on_to_whoever_has_work"),
-    (replaced(DUTY, "duty: passed on without a word", "            self.wake(next);\n", ""),
+    (replaced(DUTY, "duty: passed on without a word", "            self.wake_on_duty(next, here);\n", ""),
      "duty::the_duty_is_passed_on_to_whoever_has_work"),
     (replaced(DUTY, "duty: left without passing on", "        self.rest(member, here);\n    }\n\n    /// Wakes", "    }\n\n    /// Wakes"),
      "duty::who_is_gone_keeps_nobody_from_work"),
@@ -215,6 +274,28 @@ WEAKENINGS = [
      "stream::a_publisher_that_waits_for_room_is_woken_by_the_reader"),
     (("room: a detach wakes nobody", [(SUBSCRIBER, r"(wait no longer for a reader that is gone\.[^}]*?)stream\.waiters\.wake\(\);", lambda m: m[1])]),
      "stream::a_publisher_does_not_wait_for_a_reader_that_detached"),
+    # The topic.
+    (replaced(SUBSCRIPTION, "topic: no second look", "self.try_next().map_or(Poll::Pending, Poll::Ready)", "Poll::Pending"),
+     "topic::a_subscriber_is_woken_when_publish_races_wait"),
+    (("topic: woken before the event is there", [(TOPIC, r"(let position = self\.ring\.publish\([^;]*;)\s*(self\.waiters\.wake\(\);)", lambda m: m[2] + "\n" + m[1])]),
+     "topic::a_subscriber_is_woken_when_publish_races_wait"),
+    # The standalone stream.
+    (replaced(LEASE, "standalone: adopt reads, then writes", "self.update(|terms| Some(terms.adopted_by(generation))).unwrap_or_else(|terms| terms)",
+              "let terms = self.terms().adopted_by(generation);\n        self.0.store(terms.0, Ordering::Release);\n        terms"),
+     "standalone::a_broadcast_that_races_attach_goes_to_one_connection"),
+    (replaced(STANDALONE, "standalone: the topic stays with the old holder", "self.broadcasts.adopt(generation).delivered()", "self.broadcasts.terms().delivered()"),
+     "standalone::a_broadcast_that_races_attach_goes_to_one_connection"),
+    (replaced(STANDALONE, "standalone: broadcasts delivered without the claim", "self.claim(standalone, Log::Broadcast, cursor.position() - 1)?;",
+              "drop(self.claim(standalone, Log::Broadcast, cursor.position() - 1));"),
+     "standalone::a_broadcast_that_races_attach_goes_to_one_connection"),
+    (replaced(STANDALONE, "standalone: detach wakes nobody", "Detached { was_last: false, wakes: true }", "Detached { was_last: false, wakes: false }"),
+     "standalone::one_that_stands_by_is_woken_when_the_holder_ends"),
+    (replaced(STANDALONE, "standalone: the topic is not watched", "watch.register(context.waker());", "let _ = watch;"),
+     "standalone::one_that_stands_by_is_woken_when_the_holder_ends"),
+    (replaced(STANDALONE, "standalone: no second look", "self.try_next(standalone, topic, lines).map_or(Poll::Pending, Poll::Ready)", "Poll::Pending"),
+     "standalone::one_that_stands_by_is_woken_when_the_holder_ends"),
+    (replaced(STANDALONE, "standalone: goes on at its old cursor", "self.cursor = Cursor::at(terms.delivered() + 1);", ""),
+     "standalone::what_the_holder_leaves_goes_to_the_one_that_stands_by_once"),
 ]
 
 
@@ -224,6 +305,7 @@ NOT_CAUGHT = {
     "link: moved on without Acquire": "what it would order, the fence of the epoch's pin orders too",
     "evicted: set without Release": "what it would order, the fence of the epoch's pin orders too",
     "evicted: read without Acquire": "what it would order, the fence of the epoch's pin orders too",
+    "drop: who holds a chunk is read without Acquire": "giving the count of the chunk before up orders the same",
     "evicted: set after the ring moved on": "the evictor stays pinned until the mark is set, so the successor is not freed before",
     "register: marked without Release": "the waker's own word orders the same (in loom it is a lock)",
     "register: marked without Acquire": "the waker's own word orders the same (in loom it is a lock)",

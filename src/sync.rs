@@ -1,6 +1,6 @@
 //! The primitives of concurrency, from one place.
 //!
-//! Every room takes its atomics, cells and reference counts from here, so that the model checker sees all of
+//! Every module takes its atomics, cells and reference counts from here, so that the model checker sees all of
 //! them. Built with `--cfg ringmain_loom` they are loom's; otherwise they are the standard library's. This is
 //! the only file that names the model checker.
 
@@ -8,18 +8,22 @@
 #[allow(clippy::disallowed_types, reason = "this is the one place they come from")]
 mod primitives {
     pub use atomic_waker::AtomicWaker;
-    pub use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-    pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-    /// A count without weak references, half the size of [`Arc`]'s: for what exists a million times.
+    pub use std::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+    /// A count without weak references, half the size of `Arc`'s: for what exists a million times.
     pub use triomphe::Arc as Counted;
 }
 
 #[cfg(ringmain_loom)]
 mod primitives {
-    pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
     pub use loom::sync::{Arc as Counted, Mutex, MutexGuard};
-    // The session room's ownership is not modelled: its races are in the ring, the waiters and the lease.
-    pub use std::sync::{Arc, OnceLock, PoisonError, Weak};
+    // The ownership of sessions is not modelled: its races are in the ring, the waiters and the lease.
+    pub use std::sync::{Arc, OnceLock, PoisonError, TryLockError, Weak};
 
     /// Loom's, with the signatures of the real one.
     #[derive(Debug, Default)]
@@ -45,6 +49,7 @@ mod primitives {
 }
 
 pub use primitives::*;
+pub use std::thread::panicking;
 
 use crossbeam_utils::CachePadded;
 /// A number for a static, where loom's cannot stand. For figures only: the model checker does not see it.
@@ -59,6 +64,15 @@ pub mod epoch {
 /// Locks without the question of poisoning: no state here is left half changed by a panic.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks if nobody else has, likewise.
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Counters that very many threads add to, without a cache line that they share.

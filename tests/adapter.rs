@@ -18,7 +18,14 @@ use serde_json::{Value, json};
 use support::{Client, Http2, Stream, TestServer, publish, test, until};
 
 fn everything() -> TestServer {
-    TestServer::start_with(Rmcp::new(|| Ok(Everything::default())), Config::default())
+    TestServer::start_with(Rmcp::new(|| Ok(Everything::default())), streaming())
+}
+
+/// Every answer is a stream, however soon the handler has it.
+fn streaming() -> Config {
+    let mut config = Config::default();
+    config.answer = Answer::Stream;
+    config
 }
 
 async fn tool(client: &Client, id: u64, name: &str, arguments: Value) -> Stream {
@@ -122,6 +129,56 @@ async fn cancelled_tool_stops_and_answers_nothing() {
         );
         until("nothing to be in flight", || session.summary().in_flight == 0).await;
         client.ping(2).await;
+    })
+    .await;
+}
+
+/// rmcp reads whole numbers as integers alone; it is given them so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_in_another_spelling_reach_the_handler() {
+    test(async {
+        let server = everything();
+        let client = server.client().await;
+        let headers = [client.headers(), support::POST_HEADERS.to_vec()].concat();
+        let call = r#"{"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"test_tool_with_progress",
+            "arguments":{},"_meta":{"progressToken":2e0}}}"#;
+        let mut call = client.send("POST", &headers, call.as_bytes()).await.stream().await;
+        call.primed().await;
+        assert_eq!(call.message().await.1["params"]["progressToken"].to_string(), "2");
+        let response = call.rest().await.last().unwrap().message();
+        assert_eq!((response["id"].to_string(), text(&response)), ("1".into(), "Tool with progress completed"));
+
+        let call = r#"{"jsonrpc":"2.0","id":30e-1,"method":"tools/call","params":{"name":"test_progress_stream",
+            "arguments":{"count":100000,"interval_ms":5},"_meta":{"progressToken":"t"}}}"#;
+        let mut call = client.send("POST", &headers, call.as_bytes()).await.stream().await;
+        call.primed().await;
+        call.message().await;
+        let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3.0}}"#;
+        client.send("POST", &headers, cancel.as_bytes()).await.nothing(202).await;
+        let last = call.rest().await.pop();
+        assert!(last.is_none_or(|event| event.message()["method"] == "notifications/progress"));
+    })
+    .await;
+}
+
+/// Requests of a batch run side by side, and each of them reports on the batch's stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_reach_the_handler() {
+    test(async {
+        let server = everything();
+        let client = server.client_of("2025-03-26").await;
+        let call = |id: u64| {
+            json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {
+                "name": "test_tool_with_progress", "arguments": {}, "_meta": {"progressToken": id}}})
+        };
+        let events = client.post(&json!([call(1), call(2)])).await.stream().await.rest().await;
+        let messages: Vec<_> = events.iter().map(support::Event::message).collect();
+        assert_eq!(messages.len(), 8, "three of progress and a response each");
+        for id in [1, 2] {
+            let response = messages.iter().position(|message| message["id"] == id).expect("a response");
+            let progress = |message: &&Value| message["params"]["progressToken"] == id;
+            assert_eq!(messages[..response].iter().filter(progress).count(), 3);
+        }
     })
     .await;
 }
@@ -295,7 +352,7 @@ fn keepers(keeps: bool) -> (TestServer, Arc<Mutex<Option<Arc<Keeper>>>>) {
         Ok(keeper)
     };
     let handler = Rmcp::new(factory).rest_after(Some(Duration::from_millis(100)));
-    (TestServer::start_with(handler, Config::default()), last)
+    (TestServer::start_with(handler, streaming()), last)
 }
 
 fn tasks() -> usize {
@@ -351,6 +408,31 @@ async fn service_whose_handler_holds_a_peer_goes_on() {
         drop((peer, keeper.peer.lock().unwrap().take()));
         until("the service to rest", || tasks() < awake).await;
         client.ping(1).await;
+    })
+    .await;
+}
+
+/// The handler was not told when the application ended a session, and each service stayed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminated_sessions_let_go_of_their_handlers() {
+    struct Kept {
+        _alive: Arc<()>,
+    }
+    impl rmcp::ServerHandler for Kept {}
+    test(async {
+        let alive = Arc::new(());
+        let given = alive.clone();
+        let handler = Rmcp::new(move || Ok(Kept { _alive: given.clone() }));
+        let server = TestServer::start_with(handler, Config::default());
+        for _ in 0..50 {
+            server.client().await;
+        }
+        assert_eq!(Arc::strong_count(&alive), 2 + 50);
+        // Held by the application, as long as it likes.
+        let mut sessions = Vec::new();
+        server.sessions.for_each(|session| sessions.push(session.clone()));
+        assert!(sessions.iter().all(|session| server.sessions.terminate(session)));
+        until("the handlers to go", || Arc::strong_count(&alive) == 2).await;
     })
     .await;
 }

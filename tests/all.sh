@@ -3,18 +3,19 @@
 #
 # usage: tests/all.sh [STEP ...]     without a step: all of them, in this order
 #
-#   style        format, clippy and rustdoc, warnings denied
+#   style        format, clippy and rustdoc, warnings denied; the public API is the one in docs/public-api.txt
 #   rust         unit, property, socket and documentation tests; each feature alone; the core without a network
-#   loom         the models of the lock-free rooms
-#   sanitizers   address sanitizer on the core and the server, thread sanitizer on the rooms without locks (needs nightly; says
-#                so and goes on where there is none)
+#   loom         the models of the lock-free modules
+#   sanitizers   address sanitizer on the core, on what safe code can do to it (tests/misuse.rs) and on the server; thread
+#                sanitizer on the modules without locks (needs nightly; says so and goes on where there is none)
+#   alerts       the rules of docs/alerts.yml, by promtool (Debian package prometheus; left out where there is none)
 #   fuzz         each fuzz target for 20 seconds, or RINGMAIN_FUZZ_SECONDS (needs nightly and a C++ compiler, likewise)
 #   interop      official clients, cuts, drain, a page in a browser, and the conformance suite against the release binary
 #
 # It needs: Rust 1.88 or later with rustfmt and clippy, a C and a C++ compiler, Node.js 20 or later with npm, Python 3.10 or
 # later with venv, and 6 GB of disk. It installs, into ~/.cache/ringmain and nowhere else: the official TypeScript clients and the
 # conformance suite from npm, the official Python clients from PyPI, in pinned versions (tests/interop/install.sh).
-# As root on a Debian-like machine without Node.js, Python or Chromium it installs those by apt-get first. Elsewhere the
+# As root on a Debian-like machine without Node.js, Python, Chromium or promtool it installs those by apt-get first. Elsewhere the
 # page in a browser is left out if there is no Chromium, and it is said so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +23,7 @@ cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(style rust loom sanitizers fuzz interop)
+[ $# -gt 0 ] || steps=(style rust alerts loom sanitizers fuzz interop)
 began=$SECONDS
 
 say() { printf '\n=== %s (%ss)\n' "$*" $((SECONDS - began)); }
@@ -31,8 +32,20 @@ style() {
   cargo fmt --all --check
   cargo fmt --manifest-path fuzz/Cargo.toml --check
   cargo clippy --workspace --all-targets -- -D warnings
-  cargo clippy --no-default-features -- -D warnings
+  cargo clippy -p ringmain --no-default-features -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+  tests/public_api.py
+}
+
+# Fails if the library, built with these flags, depends on a crate whose name begins with one of these.
+depends_on_none() {
+  local names="$1" tree
+  shift
+  tree=$(cargo tree -p ringmain "$@" --edges normal --prefix none)
+  if grep -E "^($names)" <<<"$tree"; then
+    echo "ringmain${*:+ $*} depends on a crate that it must not need" >&2
+    return 1
+  fi
 }
 
 rust() {
@@ -40,15 +53,28 @@ rust() {
   # Once more with the streams inside hyper, as they are over HTTP/2 and on systems without the writer.
   # The same packages as above: with others, cargo would unite their features differently and compile everything again.
   RINGMAIN_TEST_INSIDE_HYPER=1 cargo test --workspace --exclude loom-tests --test '*'
-  cargo test --no-default-features --lib --quiet
+  cargo test -p ringmain --no-default-features --lib --quiet
   for feature in server tls tokens auth rmcp everything; do
-    cargo check --no-default-features --features "$feature" --quiet
+    cargo check -p ringmain --no-default-features --features "$feature" --quiet
   done
-  # The direction of the house, by its dependencies: the core knows no network, no runtime, no store.
-  if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(hyper|tokio|redis)'; then
-    echo "the core depends on an edge crate" >&2
-    return 1
+  # The direction of the layers, by their dependencies. The core knows no network, no runtime and no store; the library knows
+  # no command line, configuration file, log writer or allocator.
+  depends_on_none 'hyper|tokio|redis' --no-default-features
+  depends_on_none 'bytesize|clap|humantime|libmimalloc|mimalloc|strsim|toml|tracing-subscriber'
+}
+
+alerts() {
+  if ! command -v promtool >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      (apt-get update && apt-get install -y --no-install-recommends prometheus) >/dev/null 2>&1 || true
+    fi
   fi
+  if ! command -v promtool >/dev/null; then
+    echo "no promtool: the alerts are left out (apt-get install prometheus)"
+    return
+  fi
+  promtool check rules docs/alerts.yml
+  promtool test rules tests/alerts_test.yml
 }
 
 loom() {
@@ -67,12 +93,16 @@ sanitizers() {
   local tests=(bad_input connections listening resuming)
   [ -z "${RINGMAIN_SANITIZE_ALL:-}" ] || tests+=(browsers drain publishing sending sessions)
   RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/address" \
-    cargo +nightly test --no-default-features --features server --lib "${tests[@]/#/--test=}" --target "$host" --quiet
-  # Threads: the rooms without locks. What the standard library was compiled to hides its locks and fences from this
-  # sanitizer, so that whatever is behind a mutex is reported; what of it concerns these rooms is named in a file.
-  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/thread" \
+    cargo +nightly test -p ringmain --no-default-features --features server --lib "${tests[@]/#/--test=}" --target "$host" --quiet
+  # Every public type of the core, misused. It forgets values and panics in drops on purpose, which leaks.
+  ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/address" \
+    cargo +nightly test -p ringmain --no-default-features --features server --test=misuse --target "$host" --quiet
+  # Threads: the modules without locks. What the standard library was compiled to hides its locks and fences from this
+  # sanitizer, so that whatever is behind a mutex is reported; what of it concerns these modules is named in a file.
+  # Nor can it see the lock under which a panic's backtrace is printed.
+  RUST_BACKTRACE=0 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/thread" \
     TSAN_OPTIONS="suppressions=$PWD/tests/thread_sanitizer.txt print_suppressions=0" \
-    cargo +nightly test --no-default-features --features server --lib --target "$host" --quiet -- ring:: wake:: sse:: stream::
+    cargo +nightly test -p ringmain --no-default-features --features server --lib --target "$host" --quiet -- ring:: wake:: sse:: stream::
 }
 
 fuzz() {
@@ -90,8 +120,8 @@ interop() {
 
 for step in "${steps[@]}"; do
   case $step in
-    style | rust | loom | sanitizers | fuzz | interop) ;;
-    *) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    style | rust | alerts | loom | sanitizers | fuzz | interop) ;;
+    *) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   say "$step"
   "$step"

@@ -5,9 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use ringmain::ring::{Cursor, FIRST, Limits, Ring, Step};
-use ringmain::sse::Frame;
-use ringmain::stream::{Delivery, LagPolicy, Moment, Stream};
+use ringmain::internals::ring::{Cursor, FIRST, Limits, Ring, Step};
+use ringmain::internals::sse::Frame;
+use ringmain::internals::stream::{Delivery, LagPolicy, Moment, Stream};
 
 thread_local! {
     /// By thread, because tests run side by side.
@@ -87,7 +87,7 @@ fn one_serialisation_per_event() {
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
     });
     stream.publish(event, Moment(0), &LIMITS).unwrap();
-    let deliver = |connection: &mut ringmain::stream::Subscriber| {
+    let deliver = |connection: &mut ringmain::internals::stream::Subscriber| {
         let Some(Delivery::Frames(batch)) = connection.try_next(&stream) else { panic!("an event is there") };
         batch.iter().map(|frame| frame.as_bytes().as_ptr() as usize).collect::<Vec<_>>()
     };

@@ -160,7 +160,7 @@ async fn honest(server: &TestServer, span: Duration) -> Waited {
         tokio::spawn(async move {
             let client = Client::initialize(address, "2025-11-25").await;
             let id = ringmain::protocol::SessionId::parse(&client.session).expect("an id");
-            let session = sessions.find(id, 0).expect("the session is there");
+            let session = sessions.find(id, None).expect("the session is there");
             let mut listening = client.listen(None).await;
             listening.primed().await;
             let mut waited = Waited::default();

@@ -4,10 +4,11 @@
 
 mod support;
 
+use http::HeaderName;
 use ringmain::protocol::AllowList;
 use ringmain::server::{Config, Server};
 use serde_json::json;
-use support::{Client, POST_HEADERS, Reply, TestServer, hello, soon, test};
+use support::{Client, Http2, POST_HEADERS, Reply, TestServer, hello, soon, test};
 
 const PAGE: &str = "https://app.example.com";
 
@@ -57,6 +58,7 @@ async fn cors_lets_the_named_pages_read() {
     test(async {
         let mut config = Config::default();
         config.allowed.cors = AllowList::parse([PAGE]).unwrap();
+        config.allowed.cors_headers = vec![HeaderName::from_static("x-request-id")];
         let server = TestServer::start(config);
         let client = server.client().await;
 
@@ -73,6 +75,7 @@ async fn cors_lets_the_named_pages_read() {
                     "mcp-session-id",
                     "mcp-protocol-version",
                     "last-event-id",
+                    "x-request-id",
                 ],
             ),
         ] {
@@ -109,6 +112,31 @@ async fn cors_lets_the_named_pages_read() {
         }
         let reply = preflight(&client, "http://localhost").await;
         assert_eq!((reply.status, cors_headers(&reply)), (204, vec![]));
+    })
+    .await;
+}
+
+/// An origin that may read does not open the door for a second one beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_origins_are_refused() {
+    test(async {
+        let mut config = Config::default();
+        config.allowed.cors = AllowList::parse([PAGE]).unwrap();
+        let server = TestServer::start(config);
+        let http2 = Client::initialize_over(Http2::connect(server.address).await, "2025-11-25").await;
+        for client in [server.client().await, http2] {
+            let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+            for origins in [[PAGE, "https://evil.example"], ["https://evil.example", PAGE], [PAGE, "null"]] {
+                for method in ["POST", "GET", "DELETE", "OPTIONS"] {
+                    let mut headers = [client.headers(), POST_HEADERS.to_vec()].concat();
+                    headers.extend(origins.map(|origin| ("Origin", origin)));
+                    let reply = client.send(method, &headers, ping.as_bytes()).await;
+                    assert_eq!(cors_headers(&reply), [""; 0], "{method} {origins:?}");
+                    reply.error(403).await;
+                }
+            }
+            client.ping(2).await;
+        }
     })
     .await;
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringmain::server::{Config, Connections, Drained};
 use serde_json::{Value, json};
-use support::{Client, Http2, Reply, TestServer, Wire, publish, soon, test, until};
+use support::{Client, Http2, POST_HEADERS, Reply, TestServer, Wire, publish, request, soon, test, until};
 
 fn limits(change: impl FnOnce(&mut Connections)) -> Config {
     let mut config = Config::default();
@@ -207,6 +207,73 @@ async fn idle_connection_is_closed_and_a_busy_one_is_not() {
         publish(&server.session(&over_http2), 1);
         http2_listening.message().await;
         server.control.release("long");
+        call.rest().await;
+    })
+    .await;
+}
+
+/// hyper reads before it answers, and not again by itself: an answer that comes late must not leave the connection
+/// without a timer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connection_is_closed_after_an_answer_that_took_time() {
+    test(async {
+        let server = TestServer::start(limits(|limits| limits.idle = Duration::from_millis(300)));
+        let mut wire = Wire::connect(server.address).await;
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "test": "slow",
+            "clientInfo": {"name": "test", "version": "0"}});
+        let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+        wire.send(&request("POST", &POST_HEADERS, initialize.to_string().as_bytes())).await;
+        server.control.noted("slow:ready").await;
+        // Longer than a connection may be idle: it is not.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(server.connections.closed_idle(), 0);
+        server.control.release("slow");
+        let mut reply = wire.reply().await;
+        reply.bytes().await;
+        let mut wire = reply.body.into_wire();
+        wire.closed().await;
+        assert_eq!((wire.received.len(), server.connections.closed_idle()), (0, 1));
+    })
+    .await;
+}
+
+/// A client that reads its answer slowly is not idle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_reader_of_a_large_answer_is_not_idle() {
+    const PADDING: usize = 4 << 20;
+    test(async {
+        let server = TestServer::start(limits(|limits| limits.idle = Duration::from_millis(200)));
+        let client = server.client().await;
+        let mut wire = Wire::connect_narrow(server.address).await;
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "quick", "arguments": {"padding": PADDING}}});
+        wire.send(&client.post_bytes(&call)).await;
+        let began = Instant::now();
+        while wire.received.len() < PADDING && wire.more().await {
+            // For a second, a little at a time.
+            if began.elapsed() < Duration::from_secs(1) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        assert!(wire.received.len() >= PADDING, "{} bytes", wire.received.len());
+        assert!(wire.received.starts_with(b"HTTP/1.1 200") && server.connections.closed_idle() == 0);
+    })
+    .await;
+}
+
+/// Times beyond all measure are as good as none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_times_are_no_trouble() {
+    test(async {
+        let mut config = limits(|limits| limits.idle = Duration::MAX);
+        (config.read_timeout, config.stalled_after) = (Duration::MAX, Duration::MAX);
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let wire = pong(Wire::connect(server.address).await, &client, 1).await;
+        pong(wire, &client, 2).await;
+        let mut call = client.call_stream(3, "steps", json!({"label": "call", "before": 1})).await;
+        call.primed().await;
+        server.control.release("call");
         call.rest().await;
     })
     .await;

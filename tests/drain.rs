@@ -12,6 +12,7 @@ use serde_json::json;
 use support::{
     Client, Http2, POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, request, test, until,
 };
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 fn draining_for(deadline: Duration) -> Config {
@@ -223,6 +224,63 @@ async fn half_a_head_does_not_hold_up_a_drain() {
         server.client().await.ping(1).await;
         server.begin_stop();
         assert_eq!(server.stopped().await, Drained::Complete);
+    })
+    .await;
+}
+
+/// Nor one whose body lacks five bytes. Each held a drain for its whole time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_body_does_not_hold_up_a_drain() {
+    test(async {
+        let mut server = TestServer::start(draining_for(LONG));
+        let client = server.client().await;
+        let ping = json!({"jsonrpc": "2.0", "id": 2, "method": "ping"});
+        let [in_session, new] =
+            [client.post_bytes(&ping), request("POST", &POST_HEADERS, &hello("2025-11-25"))];
+        let mut halves = Vec::new();
+        for whole in [in_session, new] {
+            let mut half = Wire::connect(server.address).await;
+            half.send(&whole[..whole.len() - 5]).await;
+            halves.push(half);
+        }
+        client.ping(3).await;
+        let began = Instant::now();
+        server.begin_stop();
+        for half in halves {
+            half.reply().await.error(503).await;
+        }
+        assert_eq!(server.stopped().await, Drained::Complete);
+        assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
+    })
+    .await;
+}
+
+/// Connections and sessions went on without a clock, and without anything that looks after them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_what_serves_ends_what_is_open() {
+    test(async {
+        for hand_over in [true, false] {
+            let mut config = Config::default();
+            config.hand_over = hand_over;
+            let server = TestServer::start(config);
+            let client = server.client().await;
+            let mut listening = client.listen(None).await;
+            listening.primed().await;
+            let mut call = client.call_stream(1, "steps", json!({"label": "call"})).await;
+            call.primed().await;
+            let mut silent = TcpStream::connect(server.address).await.expect("the server listens");
+            let http2 = Http2::connect(server.address).await;
+            Client::initialize_over(http2.clone(), "2025-11-25").await;
+            assert_eq!(server.sessions.len(), 2);
+            server.abandon();
+            listening.gone().await;
+            call.gone().await;
+            http2.closed().await;
+            assert_eq!(support::soon("the end", silent.read(&mut [0; 8])).await.unwrap_or(0), 0);
+            until("the sessions to end", || server.sessions.is_empty()).await;
+            until("the handler to be told", || server.control.count("closed") == 2).await;
+            refuses(&server).await;
+        }
     })
     .await;
 }

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringmain::identity::{Authenticator, Checked, Denial, Head, Resource, Tokens, bearer};
+use ringmain::internals::session::Principals;
+use ringmain::internals::stream::Moment;
 use ringmain::protocol::AllowList;
 use ringmain::server::{Config, Server};
-use ringmain::session::{Principal, Principals, Session};
-use ringmain::stream::Moment;
+use ringmain::session::{Principal, Session};
 use serde_json::{Value, json};
 use support::{Client, Http2, POST_HEADERS, Reply, TestServer, Wire, hello, publish, soon, test, until};
 
@@ -182,7 +183,7 @@ async fn foreign_principal_sees_404() {
         assert_eq!(steps[3]["result"]["done"], "call");
         // She may resume it, he may not.
         assert_eq!(ada.listen(Some(&event_id)).await.rest().await.len(), 5);
-        assert_eq!(server.session(&ada).belongs_to().map(Principal::subject), Some("ada"));
+        assert_eq!(server.session(&ada).principal().map(Principal::subject), Some("ada"));
         assert_eq!(server.sessions.principals().len(), 2);
     })
     .await;
@@ -345,18 +346,18 @@ async fn principals_are_forgotten_a_while_after_their_sessions() {
         let mut sessions = Vec::new();
         server.sessions.for_each(|session| sessions.push(session.clone()));
         let principals = server.sessions.principals();
-        let number = |session: &Session| principals.hold(session.belongs_to().unwrap()).number();
+        let number = |session: &Session| principals.hold(session.principal().unwrap()).id();
         for session in &sessions {
-            assert_eq!(number(session), session.principal());
+            assert_eq!(number(session), session.principal_id());
             assert!(server.sessions.terminate(session));
-            assert_eq!(number(session), session.principal());
+            assert_eq!(number(session), session.principal_id());
         }
         assert_eq!(principals.len(), 50);
         drop(sessions);
         // The map of sessions lets go of what was taken out of it when it is next worked on.
         let later = AtomicU64::new(1);
         let forgotten = || {
-            drop(server.sessions.create(0));
+            drop(server.sessions.create(None));
             let times = later.fetch_add(1, Ordering::Relaxed);
             server.sessions.clock().advance(Moment(times * Principals::LINGER_MS));
             principals.forget();
@@ -394,6 +395,31 @@ async fn tokens_are_reloaded() {
         ada.get(None).await.error(401).await;
         ada.authorization = Some(format!("Bearer {ADA_TOO}"));
         ada.ping(2).await;
+    })
+    .await;
+}
+
+/// Takes whatever it finds first.
+struct Careless;
+
+impl Authenticator for Careless {
+    fn authenticate<'a>(&'a self, head: Head<'a>) -> Checked<'a> {
+        let name = head.headers.get("authorization").and_then(|value| value.to_str().ok());
+        Checked::Now(name.map(|name| Principal::new("careless", name)).ok_or(Denial::Missing))
+    }
+}
+
+/// An authenticator is not asked about credentials that others may read differently.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_credentials_are_refused_for_every_authenticator() {
+    test(async {
+        let server = TestServer::start(config(Careless));
+        assert_eq!(knock(&server, &[("Authorization", "ada")]).await.status, 200);
+        for both in [["ada", "bob"], ["ada", "ada"]] {
+            let reply = knock(&server, &both.map(|name| ("Authorization", name))).await;
+            reply.error(400).await;
+        }
+        assert_eq!(server.sessions.len(), 1);
     })
     .await;
 }

@@ -388,7 +388,7 @@ async fn principals_are_those_of_the_issuer() {
         let server = serve(Arc::new(Jwt::start(issuer.config()).await.unwrap()));
         let mut client = Client::initialize_as(server.address, "2025-11-25", &key.sign(&claims())).await;
         let session = server.session(&client);
-        let principal = session.belongs_to().unwrap();
+        let principal = session.principal().unwrap();
         assert_eq!((principal.issuer(), principal.subject()), (ISSUER, "ada"));
         // A fresh token of hers goes on where the last one was.
         client.authorization = Some(format!("Bearer {}", key.sign(&but("exp", json!(at(700))))));

@@ -8,10 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 
-use ringmain::protocol::{ProtocolVersion, Refusal, RequestId};
+use ringmain::internals::protocol::Refusal;
+use ringmain::internals::session::{Creator, Holder};
+use ringmain::internals::stream::{Clock, Moment};
+use ringmain::protocol::{ProtocolVersion, RequestId};
 use ringmain::server::Config;
-use ringmain::session::{AtLimit, Creator, Holder, Rate, Session, Sessions, Settings};
-use ringmain::stream::{Clock, Moment};
+use ringmain::session::{AtLimit, PrincipalId, Rate, Session, Sessions, Settings};
 use support::{Client, POST_HEADERS, Reply, TestServer, hello, request, test, until};
 
 const NOBODY: Creator = Creator { holder: Holder::anybody(), address: None };
@@ -25,7 +27,9 @@ fn registry(settings: Settings) -> (Sessions, Clock) {
 fn admit(sessions: &Sessions) -> Result<(Arc<Session>, Vec<Arc<Session>>), Refusal> {
     let (clock, mut ended) = (sessions.clock(), Vec::new());
     clock.advance(Moment(clock.now().0 + 1));
-    let session = sessions.admit(NOBODY, |evicted| ended.push(evicted))?;
+    sessions.for_each(|session| ended.push(session.clone()));
+    let session = sessions.admit(NOBODY)?;
+    ended.retain(|session| session.is_closed());
     Ok((session, ended))
 }
 
@@ -134,8 +138,8 @@ fn oldest_and_longest_idle_go_in_order() {
         let first: Vec<_> = (0..40).map(|_| admit(&sessions).unwrap().0).collect();
         // Every other one is heard of again.
         clock.advance(Moment(clock.now().0 + 1));
-        first.iter().step_by(2).for_each(|session| session.touch());
-        sessions.sweep(|_| panic!("none is old"));
+        first.iter().step_by(2).for_each(|session| assert!(session.touch()));
+        assert_eq!(sessions.sweep().ended, 0);
         for round in 0..20 {
             let (_, ended) = admit(&sessions).unwrap();
             let expected = if at_limit == AtLimit::EvictOldest { round } else { 2 * round + 1 };
@@ -147,12 +151,31 @@ fn oldest_and_longest_idle_go_in_order() {
     }
 }
 
+/// After the limit was lowered, the first newcomer ended all that were too many.
+#[test]
+fn a_lowered_limit_ends_two_at_most_for_each_newcomer() {
+    for at_limit in [AtLimit::EvictOldest, AtLimit::EvictLongestIdle] {
+        let settings = Settings { max_sessions: 1000, at_limit, ..Settings::default() };
+        let (sessions, _) = registry(settings.clone());
+        let first: Vec<_> = (0..1000).map(|_| admit(&sessions).unwrap().0).collect();
+        sessions.reconfigure(Settings { max_sessions: 990, ..settings });
+        assert_eq!(sessions.len(), 1000, "none ends at once");
+        for newcomer in 1..=10 {
+            let (_, ended) = admit(&sessions).unwrap();
+            assert_eq!((ended.len(), sessions.len()), (2, 1000 - newcomer), "{at_limit:?}");
+        }
+        assert!(first[..20].iter().all(|session| session.is_closed()), "the first in order");
+        assert_eq!(admit(&sessions).unwrap().1.len(), 1);
+        assert_eq!(sessions.len(), 990);
+    }
+}
+
 #[test]
 fn who_was_noted_as_idle_and_works_again_stays() {
     let (sessions, clock) =
         registry(Settings { max_sessions: 3, at_limit: AtLimit::EvictLongestIdle, ..Settings::default() });
     let three: Vec<_> = (0..3).map(|_| admit(&sessions).unwrap().0).collect();
-    sessions.sweep(|_| panic!("none is old"));
+    assert_eq!(sessions.sweep().ended, 0);
     clock.advance(Moment(clock.now().0 + 1));
     three[0].touch();
     let request = three[1].open_request(RequestId::from(1), None, ProtocolVersion::LATEST).unwrap();
@@ -173,7 +196,7 @@ fn who_was_noted_as_idle_and_works_again_stays() {
 fn a_principal_has_so_many_and_others_have_theirs() {
     let (sessions, _) = registry(Settings { max_sessions_per_principal: Some(2), ..Settings::default() });
     let of = |number: u64| {
-        sessions.admit(Creator { holder: Holder::from(number), address: None }, |_| panic!("none ends"))
+        sessions.admit(Creator { holder: Holder::from(PrincipalId::new(number)), address: None })
     };
     let (first, _second) = (of(7).unwrap(), of(7).unwrap());
     assert_eq!(of(7).unwrap_err(), Refusal::TooManyOwnSessions { limit: 2 });
@@ -209,9 +232,10 @@ fn races_exceed_no_limit() {
                     let sessions = &sessions;
                     scope.spawn(move || {
                         let address = Some(IpAddr::from([192, 0, 2, 1]));
-                        let creator = Creator { holder: Holder::from(1 + thread % 2), address };
+                        let creator =
+                            Creator { holder: Holder::from(PrincipalId::new(1 + thread % 2)), address };
                         let admit = |_: &i32| {
-                            let admitted = sessions.admit(creator.clone(), |_| {}).is_ok();
+                            let admitted = sessions.admit(creator.clone()).is_ok();
                             assert!(sessions.len() <= LIMIT);
                             admitted
                         };
@@ -229,9 +253,12 @@ fn races_exceed_no_limit() {
             2000 - admitted as u64,
             "{at_limit:?}"
         );
-        let mut each = [0; 3];
-        sessions.for_each(|session| each[session.principal() as usize] += 1);
-        assert_eq!((each[0], sessions.len()), (0, each[1] + each[2]));
-        assert!(each[1] <= PRINCIPAL_LIMIT && each[2] <= PRINCIPAL_LIMIT, "{each:?}");
+        let of = [1, 2].map(PrincipalId::new);
+        let mut each = [0; 2];
+        sessions.for_each(|session| {
+            each[of.iter().position(|id| *id == session.principal_id()).expect("it is one of the two")] += 1;
+        });
+        assert_eq!(sessions.len(), each[0] + each[1]);
+        assert!(each[0] <= PRINCIPAL_LIMIT && each[1] <= PRINCIPAL_LIMIT, "{each:?}");
     }
 }

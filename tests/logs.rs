@@ -1,6 +1,6 @@
 //! What is logged, and what never is. A file of its own: what is logged is captured for the whole process.
 
-#![cfg(feature = "cli")]
+#![cfg(feature = "tokens")]
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ringmain::identity::Tokens;
-use ringmain::server::Config;
+use ringmain::server::{AccessLog, Config};
 use serde_json::json;
 use support::{Client, Http2, POST_HEADERS, TestServer, Wire, hello, test};
 use tracing_subscriber::fmt::MakeWriter;
@@ -97,6 +97,119 @@ async fn tokens_and_session_ids_are_never_logged() {
     .await;
 }
 
+/// The line of the access log for the request with this ID.
+fn access_line(log: &Log, id: &str) -> Option<String> {
+    let text = text(log);
+    let is_line = |line: &&str| line.contains("ringmain::access") && line.contains(id);
+    text.lines().find(is_line).map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn access_log_has_a_line_for_each_request_when_its_answer_is_over() {
+    test(async {
+        let log = log();
+        let mut config = Config::default();
+        let tokens = Tokens::parse("accessaccess-token-of-ada ada-lovelace").unwrap();
+        config.authenticator = Some(Arc::new(tokens));
+        config.access_log = AccessLog::WithPrincipal;
+        let server = TestServer::start(config);
+        let client = Client::initialize_as(server.address, "2025-11-25", "accessaccess-token-of-ada").await;
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+        let headers = [&client.headers()[..], &POST_HEADERS, &[("traceparent", &*parent)]].concat();
+        let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let mut reply = client.send("POST", &headers, ping).await;
+        assert_eq!(reply.header("x-request-id"), Some(trace));
+        let bytes = reply.bytes().await.len();
+        let line = access_line(&log, trace).expect("a line");
+        for part in [
+            "INFO",
+            "method=\"POST\"",
+            "status=200",
+            &format!("bytes={bytes} "),
+            " ms=",
+            "peer=127.0.0.1",
+            "principal=\"ada-lovelace\"",
+        ] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+
+        // A stream's line comes at its end, over both versions of HTTP.
+        let over_http2 = Http2::connect(server.address).await;
+        for (index, client) in [client.clone(), client.over(over_http2)].iter().enumerate() {
+            let label = format!("accessed {index}");
+            let call = client.call(10 + index, "steps", json!({"label": label, "after": 3})).await;
+            let id = call.header("x-request-id").unwrap().to_owned();
+            assert_eq!(id.len(), 32);
+            let mut stream = call.stream().await;
+            stream.primed().await;
+            assert_eq!(access_line(&log, &id), None, "it goes on");
+            server.control.release(&label);
+            stream.rest().await;
+            support::until("the line", || access_line(&log, &id).is_some()).await;
+            let line = access_line(&log, &id).unwrap();
+            let bytes = line.split_once("bytes=").unwrap().1.split(' ').next().unwrap();
+            assert!(line.contains("status=200") && bytes.parse::<u64>().unwrap() > 300, "{line}");
+        }
+
+        // Refusals have lines too, and none names what a client must not see in a log.
+        let reply = client.send("PATCH", &[("X-Elsewhere", "elsewhere")], b"").await;
+        let id = reply.header("x-request-id").unwrap().to_owned();
+        assert!(access_line(&log, &id).unwrap().contains("status=405"));
+        let text = text(&log);
+        for secret in [&*client.session, "accessaccess", "elsewhere"] {
+            assert!(!text.contains(secret), "{secret}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn request_ids_are_given_out_only_where_they_are_wanted() {
+    test(async {
+        let log = log();
+        let server = TestServer::start(Config::default());
+        let client = server.client().await;
+        let reply = client.request(1, "ping", json!({})).await;
+        assert_eq!(reply.header("x-request-id"), None);
+        let mut config = Config::default();
+        config.request_ids = true;
+        let server = TestServer::start(config);
+        let client = server.client().await;
+        let reply = client.request(1, "ping", json!({})).await;
+        let id = reply.header("x-request-id").expect("an ID").to_owned();
+        let text = text(&log);
+        assert!(text.lines().any(|line| line.contains("answered") && line.contains(&id)), "the span has it");
+        assert_eq!(access_line(&log, &id), None);
+    })
+    .await;
+}
+
+/// A connection comes back from its stream as the same one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn address_is_logged_after_a_streamed_answer() {
+    test(async {
+        let log = log();
+        let server = TestServer::start(Config::default());
+        let client = server.client().await;
+        let mut wire = Wire::connect(server.address).await;
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "steps", "arguments": {"label": "logged", "after": 1}}});
+        wire.send(&client.post_bytes(&call)).await;
+        let mut stream = wire.reply().await.stream().await;
+        stream.primed().await;
+        server.control.release("logged");
+        stream.rest().await;
+        let mut wire = stream.into_wire();
+        wire.send(&support::request("TRACE", &[], b"")).await;
+        wire.reply().await.error(405).await;
+        let text = text(&log);
+        let line = text.lines().find(|line| line.contains("status=405")).expect("it was answered");
+        assert!(line.contains("connection{address=127.0.0.1}"), "{line}");
+    })
+    .await;
+}
+
 /// A host or an origin that is not allowed is most often one that was forgotten: the log names the setting, once, and
 /// not what the client sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,7 +227,7 @@ async fn a_refused_host_or_origin_names_the_setting_once() {
             wire.reply().await.error(403).await;
         }
         let text = text(&log);
-        for setting in ["--allow-host", "--cors-origin"] {
+        for setting in ["allow_host", "cors_origin"] {
             let lines: Vec<_> = text.lines().filter(|line| line.contains(setting)).collect();
             assert_eq!(lines.len(), 1, "{lines:?}");
             assert!(lines[0].contains("WARN"), "{lines:?}");

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use ringmain::internals::protocol::Refusal;
 use ringmain::server::{Admin, Config, Drained};
 use serde_json::{Value, json};
 use support::{Client, Http2, POST_HEADERS, TestServer, Wire, publish, request, test, until};
@@ -90,7 +91,7 @@ impl Page {
             let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect("quotes");
             // Nothing that a client chose: short words of our own, and numbers.
             let plain = |letter: char| letter.is_ascii_alphanumeric() || "_.+".contains(letter);
-            assert!(value.len() <= 24 && value.chars().all(plain), "{line}");
+            assert!(value.len() <= 32 && value.chars().all(plain), "{line}");
             self.families.get_mut(family).expect("it is there").1.insert(label.to_owned());
         }
         assert!(self.samples.insert(series.to_owned(), value).is_none(), "twice: {line}");
@@ -170,9 +171,76 @@ async fn page_of_numbers_keeps_to_its_format_and_names_nobody() {
             if kind == "histogram" {
                 let buckets = page.buckets(name);
                 assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{buckets:?}");
-                assert_eq!(buckets.last().unwrap().1, page.value(&format!("{name}_count")));
+                // Without a last bucket of this name Prometheus computes no quantile.
+                let all = page.value(&format!("{name}_bucket{{le=\"+Inf\"}}"));
+                assert_eq!(all, page.value(&format!("{name}_count")));
             }
         }
+    })
+    .await;
+}
+
+/// `rate()` sees nothing of a series that is born at 1: what can happen is shown before it happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_series_stands_at_zero_from_the_start() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let before = Page::read(&server.metrics.text());
+        for series in [
+            "ringmain_requests_total{method=\"POST\",status=\"500\"}",
+            "ringmain_requests_total{method=\"other\",status=\"other\"}",
+            "ringmain_refusals_total{kind=\"bad_host\",status=\"403\"}",
+            "ringmain_refusals_total{kind=\"draining\",status=\"503\"}",
+            "ringmain_denials_total{reason=\"expired_token\"}",
+            "ringmain_connections_refused_total{reason=\"total\"}",
+        ] {
+            assert_eq!(before.value(series), 0.0, "{series}");
+        }
+        live(&server).await;
+        let after = Page::read(&server.metrics.text());
+        let born: Vec<_> =
+            after.samples.keys().filter(|series| !before.samples.contains_key(*series)).collect();
+        assert!(born.is_empty(), "{born:?}");
+        let started = after.value("process_start_time_seconds");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!((now - 3600.0..=now + 1.0).contains(&started), "{started} of {now}");
+    })
+    .await;
+}
+
+/// What is answered to one client must not be given to another by a cache on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_of_the_endpoint_is_stored() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let over_http1 = server.client().await;
+        let over_http2 = Client::initialize_over(Http2::connect(server.address).await, "2025-11-25").await;
+        let mut seen = BTreeSet::new();
+        for (index, client) in [over_http1, over_http2].iter().enumerate() {
+            let label = format!("call {index}");
+            let mut stream = client.call_stream(1, "steps", json!({"label": label})).await;
+            let primed = stream.primed().await;
+            server.control.release(&label);
+            let last = stream.rest().await.last().expect("a response").id.clone().expect("it has an id");
+            let notification = json!({"jsonrpc": "2.0", "method": "notifications/x"});
+            for reply in [
+                client.get(None).await,
+                client.get(Some(&primed)).await,
+                client.get(Some(&last)).await,
+                client.post(&notification).await,
+                client.request(2, "ping", json!({})).await,
+                client.send("OPTIONS", &[], b"").await,
+                client.send("PATCH", &[], b"").await,
+                client.send("POST", &POST_HEADERS, b"{").await,
+                client.send("GET", &[("Origin", "https://elsewhere.example")], b"").await,
+                client.delete().await,
+            ] {
+                let stored = reply.header("cache-control").unwrap_or_default().to_owned();
+                assert!(stored.split(", ").any(|word| word == "no-store"), "{}: {stored:?}", reply.status);
+                seen.insert(reply.status);
+            }
+        }
+        assert_eq!(Vec::from_iter(seen), [200, 202, 204, 400, 403, 405]);
     })
     .await;
 }
@@ -261,21 +329,51 @@ async fn a_server_that_does_not_serve_yet_is_not_ready() {
     assert_eq!(server.metrics().readiness(), ringmain::server::Readiness::Starting);
 }
 
-/// Every kind of refusal stands in the documentation beside its status.
-#[test]
-fn every_refusal_is_documented() {
-    let (table, docs) = (include_str!("../src/protocol/mod.rs"), include_str!("../docs/operations.md"));
-    let start = docs.find("<!-- refusals -->").expect("the table begins");
-    let end = docs.find("<!-- end of refusals -->").expect("the table ends");
-    let mut kinds = 0;
-    for row in table.lines().filter_map(|line| line.strip_prefix("//! | `")) {
-        let columns: Vec<&str> = row.split(" | ").collect();
-        let (kind, status) = (columns[0].trim_end_matches('`'), columns[2]);
-        let found = docs[start..end].lines().find(|line| line.contains(&format!("`{kind}`")));
-        let found =
-            found.unwrap_or_else(|| panic!("docs/operations.md needs `{kind}` in the row of {status}"));
-        assert!(found.starts_with(&format!("| {status} | ")), "{kind} is {status}: {found}");
-        kinds += 1;
-    }
-    assert!(kinds > 30, "the table was read");
+/// The rules of `docs/alerts.yml` name series and labels that there are. What they say is tested with promtool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_name_series_that_exist() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let text = server.metrics.text();
+        let rules = include_str!("../docs/alerts.yml");
+        let mut named = 0;
+        for line in rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")) {
+            let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            for word in line.split(|letter| !is_part(letter)) {
+                if word.starts_with("ringmain_") || word.starts_with("process_") {
+                    let is_there = text
+                        .lines()
+                        .any(|line| line.strip_prefix(word).is_some_and(|rest| rest.starts_with([' ', '{'])));
+                    assert!(is_there, "{word} in {line}");
+                    named += 1;
+                }
+            }
+            for (label, value) in [("kind", "draining"), ("reason", "address"), ("status", "500")] {
+                if line.contains(value) {
+                    assert!(text.contains(&format!("{label}=\"{value}\"")), "{line}");
+                }
+            }
+        }
+        assert!(named >= 10, "the rules were read: {named}");
+    })
+    .await;
+}
+
+/// Every refusal can be seen in the metrics before it was met, and its status has a series of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_refusal_is_counted_by_kind_and_status() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let text = server.metrics.text();
+        let has = |name: &str, labels: [String; 2]| {
+            let mut series = text.lines().filter(|line| line.starts_with(name));
+            series.any(|line| labels.iter().all(|label| line.contains(label)))
+        };
+        for (kind, status) in Refusal::KINDS {
+            let (kind, status) = (format!("kind=\"{kind}\""), format!("status=\"{status}\""));
+            assert!(has("ringmain_requests_total{", [r#"method="POST""#.into(), status.clone()]), "{status}");
+            assert!(has("ringmain_refusals_total{", [kind.clone(), status]), "{kind}");
+        }
+    })
+    .await;
 }

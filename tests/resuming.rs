@@ -4,13 +4,14 @@
 
 mod support;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use ringmain::internals::ring::Limits;
+use ringmain::internals::stream::LagPolicy;
 use ringmain::protocol::RequestId;
-use ringmain::ring::Limits;
 use ringmain::server::{Answer, Config};
-use ringmain::stream::LagPolicy;
+use ringmain::session::Settings;
 use serde_json::{Value, json};
 use support::{Client, Event, TestServer, note, number, publish, publish_json, test, until};
 use tokio::sync::Semaphore;
@@ -29,6 +30,28 @@ fn tight() -> Config {
     config.sessions.standalone.capacity = 16;
     config.sessions.request.capacity = 16;
     config
+}
+
+/// What a client misses in a short absence is there by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_events_while_away_are_replayed() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let client = server.client().await;
+        let session = server.session(&client);
+        let mut listening = client.listen(None).await;
+        listening.primed().await;
+        publish(&session, 0);
+        let last = listening.message().await.0.id().to_owned();
+        drop(listening);
+        (1..=1000).for_each(|number| publish(&session, number));
+        let mut resumed = client.listen(Some(&last)).await;
+        resumed.primed().await;
+        for wanted in 1..=1000 {
+            assert_eq!(number(&resumed.message().await.1), wanted);
+        }
+    })
+    .await;
 }
 
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#resumability-and-redelivery
@@ -158,21 +181,31 @@ async fn each_event_reaches_a_racing_subscriber_exactly_once() {
         }
         check_race(&events);
 
-        // A new connection takes over without an ID; the old one is read to its end.
+        // New connections take over without an ID. Older ones stay, up to a few; each is read to its end.
         let client = server.client().await;
         let bursts = publishers(&server, &client);
         let mut events = Vec::new();
-        let mut stream = client.listen(None).await;
-        stream.primed().await;
+        let mut streams = VecDeque::from([client.listen(None).await]);
+        streams[0].primed().await;
         while (events.len() as u64) < PUBLISHERS * EACH {
             bursts.add_permits(8);
-            let (event, _) = stream.message().await;
-            events.push(event);
             let mut successor = client.listen(None).await;
             successor.primed().await;
-            events.extend(stream.rest().await);
-            stream = successor;
+            streams.push_back(successor);
+            if streams.len() > Settings::default().max_listeners
+                && let Some(mut oldest) = streams.pop_front()
+            {
+                events.extend(oldest.rest().await);
+            }
+            let delivered = || server.session(&client).standalone().terms().delivered();
+            if delivered() == PUBLISHERS * EACH {
+                server.session(&client).hang_up();
+                for mut stream in streams.drain(..) {
+                    events.extend(stream.rest().await.into_iter().filter(|event| event.id.is_some()));
+                }
+            }
         }
+        events.sort_by_key(Event::position);
         check_race(&events);
     })
     .await;
@@ -478,25 +511,32 @@ async fn foreign_event_id_is_refused() {
         let cases = [
             ("another session's event", their_event.clone(), "another session"),
             ("another session's priming event", their_primed, "another session"),
-            ("the position after the last", with(2, "0000000000000004"), "not given out yet"),
-            ("the last position there is", with(2, "ffffffffffffffff"), "not given out yet"),
-            ("a stream to come", with(1, "7"), "not given out yet"),
-            ("the last stream there is", with(1, "ffffffff"), "not given out yet"),
+            ("the position after the last", with(2, "000000000004.0"), "not sent yet"),
+            ("the last position there is", with(2, "ffffffffffff.0"), "not sent yet"),
+            ("a message to all that is to come", with(2, "000000000001.1"), "not sent yet"),
+            ("the last message to all", with(2, "1:ffffffffffff"), "not sent yet"),
+            ("a lineage to come", with(1, "0.2"), "not sent yet"),
+            ("the last lineage there is", with(1, "0.ffffffff"), "not sent yet"),
+            ("no lineage", with(1, "0.0"), "not sent yet"),
+            ("a stream to come", call_primed.replacen("-2-", "-7-", 1), "not sent yet"),
+            ("the last stream there is", call_primed.replacen("-2-", "-ffffffff-", 1), "not sent yet"),
             (
                 "a position of a request to come",
                 call_primed.replacen("0000000000000000", "0000000000000004", 1),
-                "not given out yet",
+                "not sent yet",
             ),
-            ("a number", "1".to_owned(), "cannot be read"),
-            ("a word", "event".to_owned(), "cannot be read"),
-            ("a UUID", "0b4f5a4e-6a0e-4ab0-9d3e-6f4d0f6f6c11".to_owned(), "cannot be read"),
-            ("a short position", with(2, "1"), "cannot be read"),
-            ("a fifth part", format!("{our_primed}-0"), "cannot be read"),
-            ("a part too few", our_event.rsplit_once('-').unwrap().0.to_owned(), "cannot be read"),
-            ("white space inside", our_event.replacen('-', " -", 1), "cannot be read"),
-            ("a sign", with(1, "+0"), "cannot be read"),
-            ("a leading zero", with(1, "00"), "cannot be read"),
-            ("4096 digits", "f".repeat(4096), "cannot be read"),
+            ("a number", "1".to_owned(), "is malformed"),
+            ("a word", "event".to_owned(), "is malformed"),
+            ("a UUID", "0b4f5a4e-6a0e-4ab0-9d3e-6f4d0f6f6c11".to_owned(), "is malformed"),
+            ("a short position", with(2, "1"), "is malformed"),
+            ("a fifth part", format!("{our_primed}-0"), "is malformed"),
+            ("a part too few", our_event.rsplit_once('-').unwrap().0.to_owned(), "is malformed"),
+            ("white space inside", our_event.replacen('-', " -", 1), "is malformed"),
+            ("a sign", with(1, "+0.1"), "is malformed"),
+            ("a leading zero", with(1, "0.01"), "is malformed"),
+            ("a stream for a lineage", with(1, "1.1"), "is malformed"),
+            ("a position of another kind", with(2, "0000000000000001"), "is malformed"),
+            ("4096 digits", "f".repeat(4096), "is malformed"),
         ];
         for (name, id, fragment) in &cases {
             let error = client.get(Some(id)).await.error(400).await;

@@ -7,7 +7,9 @@ mod support;
 use futures_util::future::join_all;
 use ringmain::server::{Answer, Config};
 use serde_json::{Value, json};
-use support::{Client, Event, Http2, POST_HEADERS, TestServer, Wire, hello, publish, request, test, until};
+use support::{
+    Client, Event, Http2, POST_HEADERS, Reply, TestServer, Wire, hello, publish, request, test, until,
+};
 
 fn streaming() -> Config {
     let mut config = Config::default();
@@ -231,6 +233,81 @@ async fn cancelled_request_ends_without_a_response() {
 //= type=test
 //# The server SHOULD immediately send an SSE event consisting of an event ID and an empty `data` field in order
 //# to prime the client to reconnect (using that event ID as `Last-Event-ID`).
+/// Posts a message as it is written.
+async fn post_text(client: &Client, text: &str) -> Reply {
+    let headers = [client.headers(), POST_HEADERS.to_vec()].concat();
+    client.send("POST", &headers, text.as_bytes()).await
+}
+
+/// A call of a tool, as text, since the spelling of its numbers counts.
+fn call_text(id: &str, token: &str, tool: &str) -> String {
+    let label = id.trim_matches('"');
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}",
+        "arguments":{{"label":"{tool} {label}","before":1,"after":1}},"_meta":{{"progressToken":{token}}}}}}}"#
+    )
+}
+
+/// JSON knows one kind of number: 7, 7.0 and 70e-1 are one ID, which comes back as 7.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_are_equal_by_value() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let client = server.client().await;
+        for (spelled, value) in
+            [("1.0", 1), ("2e0", 2), ("30E-1", 3), ("-0", 0), ("-0.0", 0), ("-5.00", -5), ("0.6e+1", 6)]
+        {
+            let mut reply = post_text(&client, &call_text(spelled, "0", "quick")).await;
+            assert_eq!(reply.status, 200, "{spelled}");
+            let text = String::from_utf8(reply.bytes().await).unwrap();
+            assert!(text.contains(&format!(r#""id":{value},"#)), "{spelled}: {text}");
+        }
+        // A request in flight: its ID is taken, and it is cancelled, in any spelling.
+        let mut call = post_text(&client, &call_text("7.0", "70e-1", "steps")).await.stream().await;
+        call.primed().await;
+        assert_eq!(call.message().await.1["method"], "test/step");
+        for again in ["7", "7e0", "0.7e1"] {
+            let error = post_text(&client, &call_text(again, "1", "quick")).await.error(400).await;
+            assert_eq!(error["id"], 7);
+            assert!(error["error"]["message"].as_str().unwrap().contains("still in flight"), "{error}");
+        }
+        assert_eq!(post_text(&client, &call_text("\"7\"", "1", "quick")).await.status, 200);
+        let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":700e-2}}"#;
+        post_text(&client, cancel).await.nothing(202).await;
+        server.control.noted("steps 7.0:cancelled").await;
+        call.ended().await;
+        // Progress carries the token as the number it is.
+        let mut call = post_text(&client, &call_text("8", "9.0", "progress")).await.stream().await;
+        call.primed().await;
+        assert_eq!(call.message().await.1["params"]["progressToken"].to_string(), "9");
+        // The client's answer to a question.
+        let mut call = post_text(&client, &call_text("10", "10", "ask")).await.stream().await;
+        call.primed().await;
+        let (_, question) = call.message().await;
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":{}.0,"result":{{"yes":1}}}}"#, question["id"]);
+        post_text(&client, &answer).await.nothing(202).await;
+        assert_eq!(call.message().await.1["result"]["answer"]["yes"], 1);
+        call.ended().await;
+    })
+    .await;
+}
+
+/// Some clients put much into an ID.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_ids_are_legal() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let client = server.client().await;
+        for length in [500, 4096] {
+            let id = "x".repeat(length);
+            let mut reply = client.request(id.as_str(), "ping", json!({})).await;
+            assert_eq!(reply.json().await["id"], id);
+        }
+        client.request("x".repeat(4097), "ping", json!({})).await.error(400).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn priming_is_gated_by_version() {
     test(async {

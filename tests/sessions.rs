@@ -4,9 +4,12 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringmain::server::Config;
+use ringmain::handler::{Context, Handler, Request};
+use ringmain::server::{Config, Server};
 use ringmain::session::Session;
 use serde_json::json;
 use support::{POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, request, test, until};
@@ -54,6 +57,102 @@ async fn delete_ends_open_streams() {
         other.ping(1).await;
     })
     .await;
+}
+
+/// A handler whose `closed` takes as long as the test likes.
+struct Slow {
+    closing: Arc<AtomicBool>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Handler for Slow {
+    async fn request(&self, _: Request, context: Context) {
+        context.respond(&json!({}));
+    }
+
+    fn closed(&self, _: &Session) {
+        self.closing.store(true, Ordering::Relaxed);
+        let _ = self.go_on.lock().unwrap().recv();
+    }
+}
+
+/// The clock stood while a sweep was on, and events were not let go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clock_goes_on_during_a_sweep() {
+    test(async {
+        let (go_on, waits) = std::sync::mpsc::channel();
+        let closing = Arc::<AtomicBool>::default();
+        let handler = Slow { closing: closing.clone(), go_on: Mutex::new(waits) };
+        let mut config = Config::default();
+        config.sweep = Duration::from_millis(20);
+        config.sessions.idle_ms = 200;
+        config.sessions.max_retained_bytes = 1 << 20;
+        let server = TestServer::start_with(handler, config);
+        let ends = server.sessions.create(None);
+        until("the sweep to be held up", || closing.load(Ordering::Relaxed)).await;
+        let (sessions, began) = (server.sessions.clone(), server.sessions.clock().now());
+        let full = sessions.create(None);
+        for _ in 0..64 {
+            full.publish(|out| out.resize(out.len() + (64 << 10), b'x')).unwrap();
+        }
+        until("the budget to hold", || sessions.counters().relieved_bytes() > 0).await;
+        until("time to pass", || sessions.clock().now().since(began) > 300).await;
+        assert!(ends.is_closed() && !full.is_closed(), "the sweep is still on");
+        go_on.send(()).unwrap();
+        drop(go_on);
+        until("the sweep to go on", || full.is_closed()).await;
+    })
+    .await;
+}
+
+#[test]
+fn bind_fails_where_it_cannot_work() {
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    let handler = || Slow { closing: Arc::default(), go_on: Mutex::new(std::sync::mpsc::channel().1) };
+    let bind = |config: Config| Server::bind(address, handler(), config).map(drop);
+    let error = bind(Config::default()).expect_err("there is no runtime").to_string();
+    assert!(error.contains("runtime") || error.contains("reactor"), "{error}");
+    let runtime = |able: bool| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        if able { runtime.enable_all() } else { &mut runtime }.build().unwrap()
+    };
+    let error = runtime(false).block_on(async { bind(Config::default()) }).expect_err("it has no timers");
+    assert!(error.to_string().contains("enable_time"), "{error}");
+    runtime(true).block_on(async {
+        bind(Config::default()).unwrap();
+        let metrics = Server::bind(address, handler(), Config::default()).unwrap().metrics();
+        std::thread::spawn(move || {
+            ringmain::server::Admin::bind(address, metrics).map(drop).expect_err("there is no runtime");
+        })
+        .join()
+        .unwrap();
+        type Change = fn(&mut Config);
+        let changes: [(&str, Change); 13] = [
+            ("read_timeout", |config| config.read_timeout = Duration::ZERO),
+            ("stalled_after", |config| config.stalled_after = Duration::ZERO),
+            ("keep_alive", |config| config.keep_alive = Duration::from_nanos(63)),
+            ("sweep", |config| config.sweep = Duration::ZERO),
+            ("connections.idle", |config| config.connections.idle = Duration::ZERO),
+            ("connections.max_age", |config| config.connections.max_age = Some(Duration::ZERO)),
+            ("sessions.init_ms", |config| config.sessions.init_ms = 0),
+            ("sessions.idle_ms", |config| config.sessions.idle_ms = 0),
+            ("sessions.absolute_ms", |config| config.sessions.absolute_ms = 0),
+            ("sessions.response_ttl_ms", |config| config.sessions.response_ttl_ms = 0),
+            ("sessions.standalone.max_age_ms", |config| config.sessions.standalone.max_age_ms = 0),
+            ("sessions.request.max_age_ms", |config| config.sessions.request.max_age_ms = 0),
+            ("sessions.broadcast.max_age_ms", |config| config.sessions.broadcast.max_age_ms = 0),
+        ];
+        for (field, change) in changes {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = bind(config).expect_err(field);
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+        let mut config = Config::default();
+        (config.drain, config.drain_spread) = (Duration::ZERO, Duration::ZERO);
+        bind(config).expect("a drain may be over at once");
+    });
 }
 
 /// A question that the end of its session leaves unanswered does not become a response on the way out.

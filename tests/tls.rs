@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringmain::server::{Config, Drained, Server, Tls, TlsError};
 use serde_json::json;
 use support::{Client, Control, Http2, Script, Wire, publish, soon, test, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -252,7 +253,7 @@ async fn handshakes_have_a_deadline() {
         silent.closed().await;
         half.closed().await;
         let mut rest = Vec::new();
-        let _ = soon("the end", tokio::io::AsyncReadExt::read_to_end(&mut shaken, &mut rest)).await;
+        let _ = soon("the end", AsyncReadExt::read_to_end(&mut shaken, &mut rest)).await;
         assert_eq!(rest, b"");
         until("all of it to be counted", || {
             (counters.refused_handshake(), counters.closed_deadline(), counters.open()) == (1, 3, 0)
@@ -260,6 +261,26 @@ async fn handshakes_have_a_deadline() {
         .await;
         let address = unwrapped(secured.address, files.certificate(), "http/1.1").await;
         Client::initialize(address, "2025-11-25").await.ping(1).await;
+    })
+    .await;
+}
+
+/// A client that is still sending sees why it was refused, over TLS too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusal_reaches_a_sending_client_over_tls() {
+    test(async {
+        let files = Files::new("refused");
+        let secured = Secured::start(&files, |_| {});
+        let mut stream = connect(secured.address, files.certificate(), "http/1.1").await;
+        let request = support::request("POST", &support::POST_HEADERS, &vec![b' '; 5 << 20]);
+        soon("the server to read", stream.write_all(&request))
+            .await
+            .expect("the server takes what it refuses");
+        let mut answer = String::new();
+        soon("the end", stream.read_to_string(&mut answer))
+            .await
+            .expect("the connection ends without a reset");
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     })
     .await;
 }

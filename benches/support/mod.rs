@@ -11,9 +11,9 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
-use ringmain::ring::Limits;
-use ringmain::sse::{Frame, StreamName};
-use ringmain::sync::{Mutex, lock};
+use ringmain::internals::ring::Limits;
+use ringmain::internals::sse::{Frame, StreamName};
+use ringmain::internals::sync::{Mutex, lock};
 use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_server::SessionManager;
@@ -28,7 +28,7 @@ use tokio::sync::broadcast;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The stream of the benches.
-pub(crate) const NAME: StreamName = StreamName { tag: 0x9f3c_21ab, stream: 0 };
+pub(crate) const NAME: StreamName = StreamName { tag: 0x9f3c_21ab, stream: 1 };
 
 /// What every side retains.
 pub(crate) const RETAINED: usize = 256;

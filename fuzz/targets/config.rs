@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmain::config::{KEYS, Sources, load};
+use ringmain_cli::config::{KEYS, Sources, load};
 
 /// A machine of 8 GiB.
 const MEMORY: u64 = 8 << 30;

@@ -35,9 +35,9 @@ impl Handler for Echo {
         match request.method() {
             "ping" => context.respond(&json!({})),
             "later" => {
-                context.notify("test/step", &json!({}));
+                let _ = context.notify("test/step", &json!({}));
                 tokio::task::yield_now().await;
-                context.notify("test/step", &json!({}));
+                let _ = context.notify("test/step", &json!({}));
                 context.respond(&json!({}));
             }
             method => context.fail(&RpcError::method_not_found(method)),
@@ -209,7 +209,7 @@ fn notes(received: &[u8]) -> Vec<usize> {
 async fn run(world: &World, data: &[u8]) {
     let socket = TcpStream::connect(world.address).await.unwrap();
     socket.set_nodelay(true).unwrap();
-    let session = world.sessions.create(0);
+    let session = world.sessions.create(None);
     session.agree(ProtocolVersion::LATEST);
     let mut client = Client { socket, session, received: Vec::new(), notes: 0, is_open: true };
     for step in data.split(|byte| *byte == 0xff).take(24) {
@@ -253,7 +253,7 @@ async fn run(world: &World, data: &[u8]) {
 
 /// Whether a client that breaks no rule is served.
 async fn ping(world: &World) {
-    let session = world.sessions.create(0);
+    let session = world.sessions.create(None);
     session.agree(ProtocolVersion::LATEST);
     let mut socket = TcpStream::connect(world.address).await.unwrap();
     let call = replace(CALL.as_bytes(), b"$S", &session.id().encode());

@@ -9,10 +9,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use futures_util::{FutureExt, StreamExt, stream};
 use libfuzzer_sys::fuzz_target;
-use ringmain::protocol::{ProtocolVersion, write_single_line};
-use ringmain::session::{Connection, Sessions, Settings};
-use ringmain::sse::EventId;
-use ringmain::stream::Clock;
+use ringmain::internals::protocol::write_single_line;
+use ringmain::internals::session::Connection;
+use ringmain::internals::sse::{EventId, Log, Place};
+use ringmain::internals::stream::Clock;
+use ringmain::protocol::ProtocolVersion;
+use ringmain::session::{Sessions, Settings};
 use sse_stream::SseStream;
 
 const CAPACITY: usize = 16;
@@ -62,35 +64,45 @@ fn read(wire: &[u8], piece: usize) -> Vec<Seen> {
 fuzz_target!(|data: &[u8]| {
     let mut settings = Settings::default();
     settings.standalone.capacity = CAPACITY;
+    settings.broadcast.capacity = CAPACITY;
     let sessions = Sessions::new(settings, Clock::default());
-    let session = sessions.create(0);
+    let session = sessions.create(None);
     session.agree(ProtocolVersion::LATEST);
     let mut connection = session.connect(None).expect("a connection");
-    let mut published: Vec<Vec<u8>> = Vec::new();
-    // The position before which the client has everything, or was told that it is gone.
-    let (mut reached, mut missed) = (0, 0);
+    // The session's own events, and those for all.
+    let mut published: [Vec<Vec<u8>>; 2] = Default::default();
+    // The positions before which the client has everything, or was told that it is gone.
+    let (mut reached, mut missed) = ([0; 2], 0);
     let mut wire = Vec::new();
 
-    let mut settle = |wire: &mut Vec<u8>, published: &[Vec<u8>], piece: usize| -> Option<String> {
+    let mut settle = |wire: &mut Vec<u8>, published: &[Vec<Vec<u8>>; 2], piece: usize| -> Option<EventId> {
         let mut last = None;
         for Seen { id, data } in read(wire, piece) {
             let Some(id) = id else { continue };
-            let position = id.parse::<EventId>().expect("an id of ours").position as usize;
-            last = Some(id);
-            let data = data.unwrap_or_default();
-            if data.is_empty() && published.get(position.wrapping_sub(1)).is_none_or(|text| !text.is_empty())
-            {
-                assert_eq!(position, reached, "priming says where the client stands");
-            } else if data.contains("\"event\":\"lagged\"") && published[position - 1] != data.as_bytes() {
-                let skipped: usize = data.rsplit(':').next().unwrap().trim_end_matches('}').parse().unwrap();
-                assert_eq!(position, reached + skipped, "a gap is told for what it is");
-                (reached, missed) = (position, missed + skipped);
-            } else if !(data.is_empty() && position == reached) {
-                assert_eq!(position, reached + 1, "in order, each once");
-                // A text that is not UTF-8 is not published.
-                assert_eq!(data.as_bytes(), published[position - 1], "as it was published");
-                reached = position;
+            let parsed = id.parse::<EventId>().expect("an id of ours");
+            let Place::Standalone { own, broadcast, kind, .. } = parsed.place else { panic!("{id}") };
+            last = Some(parsed);
+            let at = [own as usize, broadcast as usize];
+            if parsed.generation.is_some() {
+                assert_eq!(at, reached, "priming says where the client stands");
+                continue;
             }
+            let log = if kind == Log::Own { 0 } else { 1 };
+            let (position, data) = (at[log], data.unwrap_or_default());
+            assert_eq!(
+                at[1 - log],
+                reached[1 - log],
+                "an event of one log says how far the client is in the other"
+            );
+            if data.contains("\"event\":\"lagged\"") && published[log][position - 1] != data.as_bytes() {
+                let skipped: usize = data.rsplit(':').next().unwrap().trim_end_matches('}').parse().unwrap();
+                assert_eq!(position, reached[log] + skipped, "a gap is told for what it is");
+                missed += skipped;
+            } else {
+                assert_eq!(position, reached[log] + 1, "in order, each once");
+                assert_eq!(data.as_bytes(), published[log][position - 1], "as it was published");
+            }
+            reached[log] = position;
         }
         wire.clear();
         last
@@ -103,17 +115,19 @@ fuzz_target!(|data: &[u8]| {
             0..=2 => {
                 let Ok(text) = str::from_utf8(rest) else { continue };
                 let write = |out: &mut Vec<u8>| write_single_line(out, text);
-                if first % 8 == 0 {
+                let log = if first % 8 == 0 {
                     assert!(sessions.publish(write).is_ok(), "it is small");
+                    1
                 } else {
                     session.publish(write).unwrap();
-                }
-                published.push(text.replace(['\n', '\r'], " ").into_bytes());
+                    0
+                };
+                published[log].push(text.replace(['\n', '\r'], " ").into_bytes());
             }
             3 => {
                 for _ in 0..usize::from(rest.first().copied().unwrap_or(20)) % 40 {
                     session.publish(|out| out.extend_from_slice(b"{}")).unwrap();
-                    published.push(b"{}".to_vec());
+                    published[0].push(b"{}".to_vec());
                 }
             }
             4 | 5 => take(&mut connection, 1 + rest.len(), &mut wire),
@@ -121,12 +135,15 @@ fuzz_target!(|data: &[u8]| {
             _ => {
                 last = settle(&mut wire, &published, 1 + rest.len()).or(last);
                 drop(connection);
-                connection = session.connect(last.as_deref()).expect("it may come back");
+                connection = session.connect(last).expect("it may come back");
             }
         }
     }
     take(&mut connection, usize::MAX, &mut wire);
     settle(&mut wire, &published, 1 + data.len() % 11);
-    assert_eq!(reached, published.len(), "everything came, or was told of");
-    assert!(missed == 0 || published.len() > CAPACITY, "nothing is missed before the ring is full");
+    assert_eq!(reached, [0, 1].map(|log: usize| published[log].len()), "everything came, or was told of");
+    assert!(
+        missed == 0 || published.iter().any(|log| log.len() > CAPACITY),
+        "nothing is missed before the ring is full"
+    );
 });

@@ -20,8 +20,8 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 use loom::sync::mpsc::{self, Receiver, Sender};
 use loom::thread::JoinHandle;
-use ringmain::sync::epoch;
-use ringmain::wake::{Bell, Waiter, Waiters};
+use ringmain::internals::sync::epoch;
+use ringmain::internals::wake::{Bell, Waiter, Waiters};
 
 /// Preemptions per execution.
 pub const BOUND: usize = 3;
@@ -166,7 +166,7 @@ fn leave() {
 }
 
 /// What stands for a task that serves several waiters: a bell, the keys that rang, and where the task itself
-/// waits. The keys are changed `Relaxed`, so that nothing but the waiting rooms orders memory.
+/// waits. The keys are changed `Relaxed`, so that nothing but the lists of waiters order memory.
 #[derive(Debug, Default)]
 pub struct Desk {
     keys: AtomicUsize,

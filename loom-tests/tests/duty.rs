@@ -11,8 +11,8 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use loom_tests::{BOUND, LARGE, SMALL, model, step};
-use ringmain::wake::Waiter;
-use ringmain::wake::duty::{Duty, Work};
+use ringmain::internals::wake::Waiter;
+use ringmain::internals::wake::duty::{Duty, Work};
 
 /// Pieces of work. Every access is `Relaxed`, so that nothing but the duty orders those who leave them and those
 /// who do them.
@@ -51,7 +51,7 @@ fn work(crew: &Crew, member: usize, pieces: usize, here: u64) -> usize {
         done += take();
         crew.register(member, &mut waiter, context.waker());
         done += take();
-        crew.rest(member, here);
+        crew.retire(member, here);
         if done == pieces { Poll::Ready(()) } else { Poll::Pending }
     }));
     crew.leave(member, here);
@@ -117,6 +117,64 @@ fn who_is_gone_keeps_nobody_from_work() {
         leave_work(&crew, 0, HERE);
         leave_work(&crew, 1, HERE);
         gone.join().unwrap();
+        member.join().unwrap()
+    });
+    assert!(outcomes.len() > 1);
+}
+
+/// Does the member's work itself, if nobody is on duty: there is none to leave.
+fn do_it_here(crew: &Crew, member: usize, here: u64) -> bool {
+    step();
+    let taken = crew.take(member, here);
+    if taken {
+        step();
+        crew.retire(member, here);
+    }
+    taken
+}
+
+#[test]
+fn work_left_while_a_caller_does_its_own_is_done() {
+    let outcomes = model(LARGE, || {
+        let crew = crew::<1>();
+        let member = spawn(&crew, |crew| work(crew, 0, 1, ELSEWHERE));
+        // By its number, on the thread that has the duty: it relies on whoever that is.
+        let other = spawn(&crew, |crew| leave_work(crew, 0, HERE));
+        let taken = do_it_here(&crew, 0, HERE);
+        other.join().unwrap();
+        (taken, member.join().unwrap())
+    });
+    assert!(outcomes.iter().any(|(taken, _)| *taken) && outcomes.iter().any(|(taken, _)| !taken));
+}
+
+#[test]
+fn who_takes_the_duty_for_a_sleeper_passes_it_on() {
+    let outcomes = model(LARGE, || {
+        let crew = crew::<2>();
+        let member = spawn(&crew, |crew| work(crew, 1, 1, ELSEWHERE));
+        let other = spawn(&crew, |crew| leave_work(crew, 1, HERE));
+        // Member 0 sleeps all the time.
+        let taken = do_it_here(&crew, 0, HERE);
+        other.join().unwrap();
+        (taken, member.join().unwrap())
+    });
+    assert!(outcomes.len() > 1);
+}
+
+#[test]
+fn who_gives_a_duty_that_it_took_has_the_member_woken() {
+    let outcomes = model(BOUND, || {
+        let crew = crew::<1>();
+        let member = spawn(&crew, |crew| work(crew, 0, 1, ELSEWHERE));
+        step();
+        // It took the duty and cannot do the work after all.
+        let taken = crew.take(0, HERE);
+        crew.work(0).0.fetch_add(1, Ordering::Relaxed); // Relaxed: see the type
+        if taken {
+            crew.give(0, HERE)
+        } else {
+            crew.call(0, HERE)
+        }
         member.join().unwrap()
     });
     assert!(outcomes.len() > 1);

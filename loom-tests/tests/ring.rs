@@ -6,9 +6,10 @@
 use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
 
 use loom_tests::{BOUND, LARGE, SMALL, Thread, go, model, step};
-use ringmain::ring::{self, Batch, Cursor, Entry, FIRST, Limits, Position, Ref, Ring, Step};
+use ringmain::internals::ring::{self, Batch, Cursor, Entry, FIRST, Limits, Position, Ref, Ring, Step};
 
 /// An entry that loom watches: its position is written by the publisher and by the drop, and read by readers,
 /// so that a missing order among them is a data race; and it must be dropped, once.
@@ -18,6 +19,8 @@ struct Body {
     position: UnsafeCell<Position>,
     number: u64,
     weight: usize,
+    /// Set when somebody asks what the entry weighs.
+    weighed: Option<Arc<AtomicBool>>,
     _tracked: Track<()>,
 }
 
@@ -51,6 +54,9 @@ unsafe impl Entry for Event {
     }
 
     fn weight(&self) -> usize {
+        if let Some(weighed) = &self.0.weighed {
+            weighed.store(true, Ordering::Relaxed); // Relaxed: so that no model passes for the order it brings
+        }
         self.0.weight
     }
 }
@@ -62,7 +68,8 @@ impl Event {
     }
 
     fn weighing(number: u64, weight: usize) -> Self {
-        Self(Box::new(Body { position: UnsafeCell::new(0), number, weight, _tracked: Track::new(()) }))
+        let (position, weighed) = (UnsafeCell::new(0), None);
+        Self(Box::new(Body { position, number, weight, weighed, _tracked: Track::new(()) }))
     }
 
     fn position(&self) -> Position {
@@ -75,14 +82,14 @@ impl Event {
 type Shared = Arc<(Ring<Event>, Limits)>;
 
 /// Entries are old after so many milliseconds.
-const OLD: u32 = 1000;
+const OLD: u64 = 1000;
 /// A moment at which those published at moment 0 are not old yet, and at which one is published that is young
 /// when they are.
-const SOON: u32 = OLD - 1;
+const SOON: u64 = OLD - 1;
 
 /// A ring of chunks of `capacity` slots, with entries numbered from 1 on published at moment 0.
 fn ring(capacity: usize, published: u64) -> Shared {
-    let shared = Arc::new((Ring::new(), Limits { capacity, max_age_ms: OLD, ..Limits::default() }));
+    let shared = Arc::new((Ring::new(), Limits { capacity, max_age_ms: OLD as u32, ..Limits::default() }));
     (1..=published).for_each(|number| assert!(publish(&shared, number).is_some()));
     shared
 }
@@ -97,7 +104,7 @@ fn publish_last(shared: &Shared, number: u64) -> Option<Position> {
     shared.0.publish_last(Event::new(number), 0, &shared.1).ok()
 }
 
-fn publish_at(shared: &Shared, number: u64, now: u32) -> Option<Position> {
+fn publish_at(shared: &Shared, number: u64, now: u64) -> Option<Position> {
     step();
     shared.0.publish(Event::new(number), now, &shared.1).ok()
 }
@@ -348,6 +355,28 @@ fn a_reader_that_looks_up_the_oldest_chunk_does_not_meet_it_freed() {
 }
 
 #[test]
+fn a_reader_that_looks_up_the_tail_does_not_meet_it_freed() {
+    let outcomes = model(LARGE, || {
+        let shared = ring(1, 2);
+        let other = spawn(&shared, |shared| {
+            (3..=4).for_each(|number| assert!(publish(shared, number).is_some()));
+            collect();
+        });
+        go();
+        let found = match Cursor::at(2).next(&shared.0) {
+            Step::Item(entry) => intact(&entry, 2),
+            step => {
+                assert!(matches!(step, Step::Lagged { missed: 1 }));
+                0
+            }
+        };
+        other.join();
+        found
+    });
+    assert!(outcomes.into_iter().eq([0, 2]));
+}
+
+#[test]
 fn a_publisher_does_not_meet_its_chunk_freed() {
     model(BOUND, || {
         let shared = ring(1, 1);
@@ -451,7 +480,7 @@ fn racing_evictors_give_a_chunk_up_once() {
         let other = spawn(&shared, |shared| shared.0.evict_older(OLD, &shared.1));
         go();
         let own = shared.0.evict_older(OLD, &shared.1);
-        other.join();
+        assert_eq!(own + other.join(), 1, "each counts what it evicted itself");
         collect();
         assert_eq!(read_from(FIRST, &shared), Log { numbers: vec![2], missed: 1, ended: false });
         own
@@ -475,7 +504,7 @@ fn a_publisher_that_needs_a_chunk_and_an_evictor_give_what_is_old_up_once() {
 }
 
 /// Lets what is old at `now` go, and takes the first step towards freeing it, without a step of others between.
-fn evict_at_once(shared: &Shared, now: u32) {
+fn evict_at_once(shared: &Shared, now: u64) {
     loom::stop_exploring();
     shared.0.evict_older(now, &shared.1);
     ring::collect();
@@ -495,7 +524,7 @@ fn a_reader_between_two_evictors_does_not_meet_the_second_chunk_freed() {
     let outcomes = model(BOUND, || {
         // Chunks of 1, 1 and 2 slots, each young when the one before it is old.
         let shared = ring(1, 1);
-        let limits = Limits { capacity: 2, max_age_ms: 10 * OLD, ..shared.1 };
+        let limits = Limits { capacity: 2, max_age_ms: 10 * OLD as u32, ..shared.1 };
         for (number, now) in [(2, SOON), (3, 2 * SOON)] {
             let limits = Limits { capacity: number as usize - 1, ..limits };
             assert!(shared.0.publish(Event::new(number), now, &limits).is_ok());
@@ -557,6 +586,70 @@ fn heavy_ring() -> Shared {
     shared
 }
 
+// ---- Beyond the tail ----
+
+#[test]
+fn a_cursor_beyond_the_tail_is_served_behind_a_chunk_cut_short_by_weight() {
+    let outcomes = model(SMALL, || {
+        let shared = Arc::new((Ring::new(), Limits { capacity: 4, max_weight: 8, ..Limits::default() }));
+        assert_eq!(publish(&shared, 1), Some(1));
+        let other = spawn(&shared, |shared| {
+            step();
+            // As heavy as a chunk may be: the next entry goes to a new one.
+            shared.0.publish(Event::weighing(2, 2), 0, &shared.1).unwrap();
+            (3..=4).for_each(|number| assert!(publish(shared, number).is_some()));
+        });
+        go();
+        let (mut cursor, mut log) = (Cursor::at(4), Log::default());
+        read(&mut cursor, &shared, &mut log);
+        let early = log.numbers.len();
+        other.join();
+        read(&mut cursor, &shared, &mut log);
+        assert_eq!(log, Log { numbers: vec![4], missed: 0, ended: false });
+        early
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_cursor_beyond_the_tail_is_served_although_the_ring_is_trimmed() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(4, 0);
+        assert!(shared.0.publish(Event::weighing(1, 4), 0, &shared.1).is_ok());
+        let other = spawn(&shared, |shared| {
+            let trimmed = shared.0.trim(0, 0, &shared.1);
+            (2..=3).for_each(|number| assert!(publish(shared, number).is_some()));
+            trimmed
+        });
+        go();
+        let (mut cursor, mut log) = (Cursor::at(3), Log::default());
+        read(&mut cursor, &shared, &mut log);
+        let early = log.numbers.len();
+        assert_eq!(other.join(), 4);
+        read(&mut cursor, &shared, &mut log);
+        assert_eq!(log, Log { numbers: vec![3], missed: 0, ended: false });
+        early
+    });
+    assert!(outcomes.into_iter().eq([0, 1]));
+}
+
+#[test]
+fn a_cursor_beyond_the_tail_ends_with_the_ring() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(4, 1);
+        let other = spawn(&shared, |shared| shared.0.close(0, &shared.1));
+        go();
+        let mut cursor = Cursor::at(4);
+        let early = matches!(cursor.next(&shared.0), Step::Ended);
+        assert!(other.join());
+        assert!(matches!(cursor.next(&shared.0), Step::Ended));
+        early
+    });
+    assert!(outcomes.into_iter().eq([false, true]));
+}
+
+// ---- Trimming ----
+
 #[test]
 fn a_reader_gets_what_is_trimmed_or_is_told() {
     let outcomes = model(SMALL, || {
@@ -571,18 +664,62 @@ fn a_reader_gets_what_is_trimmed_or_is_told() {
 }
 
 #[test]
-fn positions_go_on_while_a_ring_is_trimmed() {
+fn a_trim_tells_exactly_what_it_let_go() {
     let outcomes = model(SMALL, || {
         let shared = heavy_ring();
         let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
         go();
-        assert_eq!(publish(&shared, 2), Some(2));
-        other.join();
+        assert_eq!(shared.0.publish(Event::weighing(2, 1), 0, &shared.1).ok(), Some(2));
+        let trimmed = other.join();
         let log = read_from(FIRST, &shared);
         assert_eq!(log.numbers.len() as u64 + log.missed, 2);
+        assert_eq!(trimmed, [0, 4, 5][log.missed as usize]);
         log.missed
     });
-    assert!(outcomes.contains(&1));
+    assert!(outcomes.contains(&0) && outcomes.contains(&1));
+}
+
+#[test]
+fn what_is_published_after_a_trim_looked_stays() {
+    let outcomes = model(SMALL, || {
+        let shared = ring(2, 0);
+        let (mut first, weighed) = (Event::weighing(1, 4), Arc::new(AtomicBool::new(false)));
+        first.0.weighed = Some(weighed.clone());
+        assert!(shared.0.publish(first, 0, &shared.1).is_ok());
+        weighed.store(false, Ordering::Relaxed);
+        let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
+        go();
+        // The trim weighs what it saw to be there.
+        let has_looked = weighed.load(Ordering::Relaxed);
+        assert_eq!(publish(&shared, 2), Some(2));
+        let trimmed = other.join();
+        let log = read_from(FIRST, &shared);
+        assert_eq!((log.numbers.len() as u64 + log.missed, trimmed > 0), (2, log.missed > 0));
+        assert!(!has_looked || log.missed <= 1);
+        (has_looked, log.missed)
+    });
+    assert!(outcomes.into_iter().eq([(false, 0), (false, 1), (false, 2), (true, 0), (true, 1)]));
+}
+
+#[test]
+fn a_trim_leaves_what_is_behind_the_tail_that_it_saw() {
+    let outcomes = model(BOUND, || {
+        let shared = ring(1, 0);
+        assert!(shared.0.publish(Event::weighing(1, 4), 0, &shared.1).is_ok());
+        let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
+        go();
+        let own = shared.0.trim(0, 0, &shared.1);
+        // These weigh nothing, so that whoever looks now finds nothing to let go. The ring has room for them.
+        let limits = Limits { capacity: 4, ..shared.1 };
+        for number in 2..=3 {
+            step();
+            assert!(shared.0.publish(Event::new(number), 0, &limits).is_ok());
+        }
+        assert_eq!(own + other.join(), 4, "one of the two let it go");
+        assert_eq!(read_from(FIRST, &shared), Log { numbers: vec![2, 3], missed: 1, ended: false });
+        own
+    });
+    assert!(outcomes.into_iter().eq([0, 4]));
 }
 
 #[test]
@@ -691,6 +828,75 @@ fn racing_publishers_leave_the_later_of_their_moments() {
         assert!(read_from(own, &shared).numbers.contains(&3), "it is not old yet");
         shared.0.evict_older(OLD + OLD, &shared.1);
         assert_eq!(read_from(FIRST, &shared).missed, 3, "now it is");
+    });
+}
+
+// ---- Dropping the ring ----
+
+/// A ring with entries 1, 2 and 3, each in a chunk of its own, published at moments 0, SOON and SOON. Nothing is
+/// evicted yet.
+fn ring_of_three_chunks() -> (Ring<Event>, Limits) {
+    let limits = Limits { capacity: 2, max_age_ms: OLD as u32, ..Limits::default() };
+    let ring = Ring::new();
+    for (number, now, capacity) in [(1, 0, 1), (2, SOON, 1), (3, SOON, 2)] {
+        assert!(ring.publish(Event::new(number), now, &Limits { capacity, ..limits }).is_ok());
+    }
+    (ring, limits)
+}
+
+/// Makes a thread of the model that reads on with `cursor` from a ring with nothing in it, and returns what it read.
+fn read_from_another_ring(mut cursor: Cursor<Event>) -> Thread<Vec<u64>> {
+    loom_tests::spawn(move || {
+        let (shared, mut log) = (ring(1, 0), Log::default());
+        read(&mut cursor, &shared, &mut log);
+        assert!(log.missed == 0 && !log.ended);
+        log.numbers
+    })
+}
+
+#[test]
+fn a_cursor_does_not_follow_its_dropped_ring_into_freed_memory() {
+    let outcomes = model(BOUND, || {
+        let (ring, _) = ring_of_three_chunks();
+        let mut cursor = Cursor::at(FIRST);
+        assert!(matches!(cursor.next(&ring), Step::Item(_)));
+        let reader = read_from_another_ring(cursor);
+        go();
+        drop(ring);
+        collect_at_once();
+        reader.join()
+    });
+    assert!(outcomes.into_iter().eq([vec![], vec![2], vec![2, 3]]));
+}
+
+#[test]
+fn a_cursor_between_an_evictor_and_the_drop_of_its_ring_does_not_meet_the_next_chunk_freed() {
+    let outcomes = model(BOUND, || {
+        let (ring, limits) = ring_of_three_chunks();
+        let mut cursor = Cursor::at(FIRST);
+        assert!(matches!(cursor.next(&ring), Step::Item(_)));
+        let reader = read_from_another_ring(cursor);
+        go();
+        step();
+        assert_eq!(ring.evict_older(OLD, &limits), 1);
+        // Nobody holds a chunk that the ring still has, but a reader may be on its way there.
+        drop(ring);
+        collect_at_once();
+        reader.join()
+    });
+    assert!(outcomes.contains(&vec![]) && outcomes.contains(&vec![2, 3]));
+}
+
+#[test]
+fn a_batch_outlives_its_ring() {
+    model(SMALL, || {
+        let (ring, _) = ring_of_three_chunks();
+        let Step::Item(batch) = Cursor::at(2).take(&ring, 1, usize::MAX) else { unreachable!() };
+        let other = loom_tests::spawn(move || assert_eq!(numbers(&batch, 2), [2]));
+        go();
+        drop(ring);
+        collect_at_once();
+        other.join();
     });
 }
 

@@ -9,10 +9,10 @@ use loom::future::block_on;
 use loom::sync::Arc;
 
 use loom_tests::{BOUND, Desk, LARGE, SMALL, Thread, go, model, step};
-use ringmain::ring::{Limits, Position};
-use ringmain::sse::Frame;
-use ringmain::stream::{Delivery, LagPolicy, Moment, Stream, Subscriber};
-use ringmain::wake::Waiter;
+use ringmain::internals::ring::{Limits, Position};
+use ringmain::internals::sse::Frame;
+use ringmain::internals::stream::{Delivery, LagPolicy, Moment, Stream, Subscriber};
+use ringmain::internals::wake::Waiter;
 
 /// A stream and its limits, shared by the threads of a model.
 type Shared = Arc<(Stream, Limits)>;

@@ -1,4 +1,4 @@
-//! The waiting room: nobody who registers and looks again sleeps through what was published.
+//! The list of waiters: nobody who registers and looks again sleeps through what was published.
 
 #![cfg(ringmain_loom)]
 
@@ -11,11 +11,11 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use loom_tests::{BOUND, Desk, LARGE, SMALL, model, step};
-use ringmain::sync::Arc as Shared;
-use ringmain::wake::{Waiter, Waiters};
+use ringmain::internals::sync::Arc as Shared;
+use ringmain::internals::wake::{Waiter, Waiters};
 
-/// A waiting room and how much was published. Every access to the count is `Relaxed`, so that nothing but the
-/// waiting room's own word orders a publisher and a waiter.
+/// A list of waiters and how much was published. Every access to the count is `Relaxed`, so that nothing but the
+/// list's own word orders a publisher and a waiter.
 #[derive(Default)]
 struct Room {
     waiters: Waiters,

@@ -83,6 +83,8 @@ impl Server {
         Self::start_with(|listen, admin| {
             let mut command = Command::new(binary);
             command.env("RINGMAIN_LOG", "warn");
+            // As much as the others retain.
+            command.env("RINGMAIN_STANDALONE_EVENTS", "256");
             command.args(arguments).args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
             Ok(command)
         })

@@ -93,10 +93,8 @@ impl Reader {
         self.last_id.clear();
         self.last_id.push_str(str::from_utf8(id).unwrap_or_default());
         // tag-stream-position, and the generation behind it if the event only primes.
-        let mut parts = self.last_id.split('-');
-        let position = parts.nth(2).and_then(|position| u64::from_str_radix(position, 16).ok());
-        self.current.is_priming = parts.next().is_some();
-        self.current.position = position;
+        self.current.is_priming = self.last_id.split('-').nth(3).is_some();
+        self.current.position = wire::position(&self.last_id);
     }
 
     fn end_of_event(&mut self, current: &Current, tally: &mut Tally) {
@@ -138,6 +136,17 @@ mod tests {
             let tally = read(&[3, 4, 5, 5, 8], cut);
             assert_eq!((tally.events, tally.missing, tally.doubled), (5, 2, 1), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_stream_of_two_logs_is_one_sequence() {
+        let (mut reader, mut tally) = (Reader::default(), Tally::default());
+        for id in ["00000001-0.1-000000000001.0", "00000001-0.1-1:000000000001"] {
+            reader.feed(format!("id: {id}\ndata: {{}}\n\n").as_bytes(), &mut tally);
+        }
+        assert_eq!((tally.events, tally.missing, tally.doubled), (2, 0, 0));
+        reader.feed(b"id: 00000001-0.1-000000000003.1\ndata: {}\n\n", &mut tally);
+        assert_eq!((tally.missing, tally.doubled), (1, 0));
     }
 
     #[test]

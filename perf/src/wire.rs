@@ -55,7 +55,9 @@ pub fn write_event(out: &mut Vec<u8>, position: u64, message: &str) {
 /// The position that `Last-Event-ID` names, if it is of that form.
 #[must_use]
 pub fn position(id: &str) -> Option<u64> {
-    u64::from_str_radix(id.split('-').nth(2)?, 16).ok()
+    let position = id.split('-').nth(2)?;
+    // On a standalone stream of ringmain's two logs are merged, and each event is one step in one of them.
+    position.split(['.', ':']).map(|part| u64::from_str_radix(part, 16).ok()).sum()
 }
 
 #[cfg(test)]

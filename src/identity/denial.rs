@@ -9,6 +9,22 @@ use crate::protocol::Refusal;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Why an authenticator does not let a request through.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::identity::{Authenticator, Checked, Denial, Head};
+/// use ringmain::session::Principal;
+///
+/// struct ByHeader;
+///
+/// impl Authenticator for ByHeader {
+///     fn authenticate<'a>(&'a self, head: Head<'a>) -> Checked<'a> {
+///         let user = head.headers.get("x-user").and_then(|user| user.to_str().ok());
+///         Checked::Now(user.map(|user| Principal::new("the proxy", user)).ok_or(Denial::Missing))
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denial {
@@ -31,63 +47,68 @@ pub enum Denial {
     Unavailable,
 }
 
-/// What is wrong with a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Flaw {
-    /// Nobody here knows it.
-    Unknown,
-    /// It cannot be read.
-    Form,
-    /// It is signed by an algorithm that is not accepted, or not at all.
-    Algorithm,
-    /// No key of the issuer has the ID that it names.
-    Key,
-    /// Its signature does not fit.
-    Signature,
-    /// Somebody else gave it out.
-    Issuer,
-    /// It was given out for another server.
-    Audience,
-    /// Its time has not come.
-    Early,
-    /// A claim is missing, or is not what it must be.
-    Claims,
+/// Declares [`Flaw`] from rows of `/// doc`, `Variant: label => text;`.
+macro_rules! flaws {
+    ($($(#[doc = $doc:literal])+ $name:ident: $label:literal => $text:literal;)+) => {
+        /// What is wrong with a token.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Flaw {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Flaw {
+            const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// A label for metrics and logs.
+            const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+
+            /// What the client is told.
+            const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
 }
 
-impl Flaw {
-    const fn label_and_text(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Unknown => ("unknown_token", "the access token is not known here"),
-            Self::Form => ("token_form", "the access token cannot be read"),
-            Self::Algorithm => {
-                ("token_algorithm", "the access token is not signed by an algorithm that is accepted")
-            }
-            Self::Key => ("token_key", "the access token is signed by a key that is not known"),
-            Self::Signature => ("token_signature", "the signature of the access token does not fit"),
-            Self::Issuer => ("token_issuer", "the access token is of another issuer"),
-            Self::Audience => ("token_audience", "the access token is for another audience"),
-            Self::Early => ("token_early", "the access token is not valid yet"),
-            Self::Claims => ("token_claims", "a claim of the access token is missing or malformed"),
-        }
-    }
+flaws! {
+    /// It is not known here.
+    Unknown: "unknown_token" => "the access token is not known here";
+    /// It cannot be read.
+    Form: "token_form" => "the access token cannot be read";
+    /// It is signed by an algorithm that is not accepted, or not at all.
+    Algorithm: "token_algorithm" => "the access token is not signed by an algorithm that is accepted";
+    /// No key of the issuer has the ID that it names.
+    Key: "token_key" => "the access token is signed by a key that is not known";
+    /// Its signature does not fit.
+    Signature: "token_signature" => "the signature of the access token does not fit";
+    /// It is of another issuer.
+    Issuer: "token_issuer" => "the access token is of another issuer";
+    /// It is for another server.
+    Audience: "token_audience" => "the access token is for another audience";
+    /// It is not valid yet.
+    Early: "token_early" => "the access token is not valid yet";
+    /// A claim is missing or malformed.
+    Claims: "token_claims" => "a claim of the access token is missing or malformed";
 }
 
 impl Denial {
     /// Nobody here knows the token.
     pub const UNKNOWN: Self = Self::Invalid(Flaw::Unknown);
 
-    /// Returns a short label for metrics and logs, one per reason, in `snake_case`.
+    /// Returns a short label for metrics and logs, one per reason, in `snake_case`: that of the flaw, or else the kind of
+    /// the refusal.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
-            Self::Missing => "missing_token",
-            Self::Malformed => "malformed_credentials",
-            Self::Invalid(flaw) => flaw.label_and_text().0,
-            Self::Expired => "expired_token",
-            Self::InsufficientScope { .. } => "insufficient_scope",
-            Self::Forbidden => "not_permitted",
-            Self::Unavailable => "identity_unavailable",
+            Self::Invalid(flaw) => flaw.label(),
+            _ => self.refusal().kind(),
         }
     }
 
@@ -97,7 +118,7 @@ impl Denial {
     //# Servers MUST return appropriate HTTP status codes for authorization errors
     /// Returns the refusal that the request is answered with.
     #[must_use]
-    pub const fn refusal(&self) -> Refusal {
+    pub(crate) const fn refusal(&self) -> Refusal {
         match self {
             Self::Missing => Refusal::MissingToken,
             Self::Malformed => Refusal::MalformedCredentials,
@@ -112,7 +133,7 @@ impl Denial {
     /// Returns the value of `WWW-Authenticate`, where the answer has one: what was wrong, which scopes are needed, and
     /// where to learn who gives out tokens.
     #[must_use]
-    pub fn challenge(&self, resource: Option<&Resource>) -> Option<HeaderValue> {
+    pub(crate) fn challenge(&self, resource: Option<&Resource>) -> Option<HeaderValue> {
         let (error, description) = match self {
             //= https://www.rfc-editor.org/rfc/rfc6750#section-3
             //# If the request lacks any authentication information [...] the resource server SHOULD NOT include an
@@ -121,7 +142,7 @@ impl Denial {
             Self::Malformed => {
                 (Some("invalid_request"), Some("send one Authorization header with one token"))
             }
-            Self::Invalid(flaw) => (Some("invalid_token"), Some(flaw.label_and_text().1)),
+            Self::Invalid(flaw) => (Some("invalid_token"), Some(flaw.text())),
             Self::Expired => (Some("invalid_token"), Some("the access token expired")),
             Self::InsufficientScope { .. } => (
                 Some("insufficient_scope"),
@@ -157,34 +178,30 @@ impl Denial {
     }
 }
 
-/// How often requests were denied, by reason: numbers that only go up.
-#[derive(Debug, Default)]
-pub struct Denials([AtomicU64; REASONS.len()]);
+/// Refusals of denials whose reason is not a flaw of the token.
+static OTHERS: [Refusal; 6] = [
+    Refusal::MissingToken,
+    Refusal::MalformedCredentials,
+    Refusal::ExpiredToken,
+    Refusal::InsufficientScope,
+    Refusal::NotPermitted,
+    Refusal::IdentityUnavailable,
+];
 
 /// Every [`Denial::reason`] there is.
-const REASONS: [&str; 15] = [
-    Denial::Missing.reason(),
-    Denial::Malformed.reason(),
-    Denial::Invalid(Flaw::Unknown).reason(),
-    Denial::Invalid(Flaw::Form).reason(),
-    Denial::Invalid(Flaw::Algorithm).reason(),
-    Denial::Invalid(Flaw::Key).reason(),
-    Denial::Invalid(Flaw::Signature).reason(),
-    Denial::Invalid(Flaw::Issuer).reason(),
-    Denial::Invalid(Flaw::Audience).reason(),
-    Denial::Invalid(Flaw::Early).reason(),
-    Denial::Invalid(Flaw::Claims).reason(),
-    Denial::Expired.reason(),
-    "insufficient_scope",
-    Denial::Forbidden.reason(),
-    Denial::Unavailable.reason(),
-];
+fn reasons() -> impl Iterator<Item = &'static str> {
+    OTHERS.iter().map(Refusal::kind).chain(Flaw::ALL.iter().map(|flaw| flaw.label()))
+}
+
+/// How often requests were denied, by reason: numbers that only go up.
+#[derive(Debug, Default)]
+pub struct Denials([AtomicU64; OTHERS.len() + Flaw::ALL.len()]);
 
 impl Denials {
     /// The reasons, as labels, and how often each was given.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         // Relaxed: numbers for whoever looks, which order nothing.
-        REASONS.iter().zip(&self.0).map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)))
+        reasons().zip(&self.0).map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 
     /// How often requests were denied, whatever the reason.
@@ -194,8 +211,8 @@ impl Denials {
     }
 
     /// Counts one.
-    pub fn count(&self, denial: &Denial) {
-        if let Some(at) = REASONS.iter().position(|reason| *reason == denial.reason()) {
+    pub(crate) fn count(&self, denial: &Denial) {
+        if let Some(at) = reasons().position(|reason| reason == denial.reason()) {
             // Relaxed: as in `iter`.
             self.0[at].fetch_add(1, Ordering::Relaxed);
         }
@@ -204,37 +221,44 @@ impl Denials {
 
 #[cfg(test)]
 mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
     use super::*;
 
     fn scope() -> Denial {
         Denial::InsufficientScope { needs: "files:read files:write".into() }
     }
 
-    #[test]
-    fn each_reason_is_counted_by_itself() {
-        let denials = Denials::default();
-        let all = [
+    fn all() -> Vec<Denial> {
+        let flaws = Flaw::ALL.iter().copied().map(Denial::Invalid);
+        let others = [
             Denial::Missing,
             Denial::Malformed,
-            Denial::UNKNOWN,
-            Denial::Invalid(Flaw::Form),
-            Denial::Invalid(Flaw::Algorithm),
-            Denial::Invalid(Flaw::Key),
-            Denial::Invalid(Flaw::Signature),
-            Denial::Invalid(Flaw::Issuer),
-            Denial::Invalid(Flaw::Audience),
-            Denial::Invalid(Flaw::Early),
-            Denial::Invalid(Flaw::Claims),
             Denial::Expired,
             scope(),
             Denial::Forbidden,
             Denial::Unavailable,
         ];
+        others.into_iter().chain(flaws).collect()
+    }
+
+    #[test]
+    fn each_reason_is_counted_by_itself() {
+        let denials = Denials::default();
+        let all = all();
         for denial in &all {
             denials.count(denial);
         }
         assert!(denials.iter().all(|(_, count)| count == 1), "{:?}", denials.iter().collect::<Vec<_>>());
         assert_eq!((denials.iter().count(), denials.total()), (all.len(), all.len() as u64));
+    }
+
+    #[test]
+    fn a_challenge_comes_with_the_refusals_that_name_one() {
+        for denial in all() {
+            let is_named = denial.refusal().header_name() == Some(WWW_AUTHENTICATE);
+            assert_eq!(denial.challenge(None).is_some(), is_named, "{denial:?}");
+        }
     }
 
     #[test]

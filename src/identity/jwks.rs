@@ -1,10 +1,10 @@
 //! The key set of an authorization server: fetched, kept, and renewed when it has to be.
 //!
 //! One task fetches, so that at most one fetch is under way. It does so when the set is old, and when a token names a
-//! key that is not in it, but never sooner than [`Times::between`] after the fetch before: tokens with invented
+//! key that is not in it, but never sooner than [`Pace::between`] after the fetch before: tokens with invented
 //! keys cause no flood. A request whose key may be among newer ones waits for the fetch under way and looks again.
 //!
-//! While no new set can be had, the old one goes on for [`Times::stale`]. Then nothing can be checked, and requests are
+//! While no new set can be had, the old one goes on for [`Pace::stale`]. Then nothing can be checked, and requests are
 //! told to come later: a key that its owner withdrew would be good for ever otherwise.
 
 use core::fmt;
@@ -53,7 +53,7 @@ impl From<&str> for KeySource {
 
 /// How often, how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(super) struct Pace {
     /// Until the set is fetched again, unless its answer says how long it is good.
     pub(super) refresh: Duration,
     /// Between two fetches at least.
@@ -64,13 +64,13 @@ pub(super) struct Times {
 
 /// The set, renewed for as long as this is there.
 pub(super) struct Jwks {
-    shared: Arc<Shared>,
+    shared: Arc<Cache>,
     keeper: JoinHandle<()>,
 }
 
-struct Shared {
+struct Cache {
     source: Source,
-    times: Times,
+    times: Pace,
     current: ArcSwap<Current>,
     fetches: watch::Sender<Fetches>,
     wanted: Notify,
@@ -103,7 +103,7 @@ struct Fetches {
 impl Jwks {
     /// Fetches the set, and begins to keep it. A file that cannot be used is an error; a server that does not answer
     /// yet is asked again, and until then nothing can be checked.
-    pub(super) async fn start(source: &KeySource, times: Times) -> Result<Self, KeysError> {
+    pub(super) async fn start(source: &KeySource, times: Pace) -> Result<Self, KeysError> {
         let source = Source::new(source)?;
         let first = source.fetch().await;
         let now = Instant::now();
@@ -119,7 +119,7 @@ impl Jwks {
             Ok(fetched) => Current::new(fetched, 1, now, times),
             Err(_) => (Current { keys: KeySet::default(), serial: 0, good_until: now }, times.between),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Cache {
             source,
             times,
             current: ArcSwap::from_pointee(current),
@@ -176,13 +176,13 @@ impl Drop for Jwks {
 
 impl Current {
     /// A set that was fetched just now, and when to fetch the next.
-    fn new(fetched: Fetched, serial: u64, now: Instant, times: Times) -> (Self, Duration) {
+    fn new(fetched: Fetched, serial: u64, now: Instant, times: Pace) -> (Self, Duration) {
         let pause = fetched.max_age.unwrap_or(times.refresh).min(MAX_AGE).max(times.between);
         (Self { keys: fetched.keys, serial, good_until: now + pause + times.stale }, pause)
     }
 }
 
-impl Shared {
+impl Cache {
     async fn keep(self: Arc<Self>, mut pause: Duration) {
         let mut due = Instant::now() + pause;
         loop {

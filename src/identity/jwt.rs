@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
-use super::jwks::{Current, Jwks, KeySource, KeysError, Times};
+use super::jwks::{Current, Jwks, KeySource, KeysError, Pace};
 use super::keys::{Algorithm, NoKey};
 use super::resource::is_scope;
 use super::{Authenticator, Checked, Denial, Flaw, Head, Verdict, bearer};
@@ -34,6 +34,17 @@ use crate::sync::Arc;
 const MAX_TRIES: usize = 4;
 
 /// What tokens must be like.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::identity::{Algorithm, JwtConfig};
+///
+/// let keys = "https://issuer.example/jwks.json".into();
+/// let mut config = JwtConfig::new("https://issuer.example", "https://mcp.example/", keys);
+/// config.algorithms = vec![Algorithm::ES256, Algorithm::EdDSA];
+/// config.scopes = vec!["mcp:read".into()];
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JwtConfig {
@@ -111,6 +122,22 @@ impl JwtConfig {
 }
 
 /// Lets in whoever has a signed token. `Debug` shows no token.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// use ringmain::identity::{Jwt, JwtConfig};
+/// use ringmain::server::Config;
+///
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// let keys = "https://issuer.example/jwks.json".into();
+/// let jwt = Jwt::start(JwtConfig::new("https://issuer.example", "https://mcp.example/", keys)).await?;
+/// let mut config = Config::default();
+/// config.authenticator = Some(Arc::new(jwt));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Jwt {
     config: JwtConfig,
     /// What is asked for by the word `needs`.
@@ -187,8 +214,7 @@ impl Jwt {
         config.check()?;
         // Whichever features others chose, there is a provider; one that is installed stays.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-        let times =
-            Times { refresh: config.refresh, between: config.fetch_interval, stale: config.max_stale };
+        let times = Pace { refresh: config.refresh, between: config.fetch_interval, stale: config.max_stale };
         let keys = Jwks::start(&config.keys, times).await?;
         let validations =
             config.algorithms.iter().map(|algorithm| (*algorithm, validation(&config, *algorithm)));

@@ -61,6 +61,8 @@ pub use jwks::KeySource;
 pub use jwt::{Jwt, JwtConfig, JwtError};
 #[cfg(feature = "auth")]
 pub use keys::{Algorithm, UnknownAlgorithm};
+#[cfg(feature = "server")]
+pub(crate) use resource::is_same_path;
 pub use resource::{Resource, ResourceError};
 #[cfg(feature = "tokens")]
 pub use tokens::{Tokens, TokensError};
@@ -81,7 +83,8 @@ pub trait Authenticator: Send + Sync + 'static {
     /// It is asked for POST, GET and DELETE to the endpoint, after `Host` and `Origin` were found to be allowed; not
     /// for the preflight of a browser, which carries no credentials, nor for the metadata of the [`Resource`]. A
     /// panic, or an answer that does not come within
-    /// [`Config::read_timeout`](crate::server::Config::read_timeout), refuses the request with 503.
+    /// [`Config::read_timeout`](crate::server::Config::read_timeout), refuses the request with 503. A request with more
+    /// than one `Authorization` is refused with 400, and nobody is asked.
     ///
     /// # Cancel safety
     ///
@@ -105,7 +108,8 @@ pub struct Head<'a> {
     pub path: &'a str,
     /// The headers, credentials among them.
     pub headers: &'a HeaderMap,
-    /// Where the connection comes from: the last proxy, if there are any.
+    /// Where the client is: the connection's other side, or what the operator's proxies say
+    /// ([`Config::proxies`](crate::server::Config::proxies)).
     pub address: IpAddr,
 }
 

@@ -42,6 +42,8 @@ pub struct Resource {
     authorization_servers: Vec<String>,
     scopes: Vec<String>,
     scope: String,
+    /// What the metadata names, if it is something else than `scopes`.
+    supported: Vec<String>,
     document: Bytes,
 }
 
@@ -90,8 +92,16 @@ impl Resource {
         //# between the host component and the path and/or query components.
         let root = &uri[..uri.len() - path.len()];
         let metadata_url = format!("{root}{WELL_KNOWN}{path}");
-        let (scopes, scope, document) = (Vec::new(), String::new(), Bytes::new());
-        let mut resource = Self { uri, path, metadata_url, authorization_servers, scopes, scope, document };
+        let mut resource = Self {
+            uri,
+            path,
+            metadata_url,
+            authorization_servers,
+            scopes: Vec::new(),
+            scope: String::new(),
+            supported: Vec::new(),
+            document: Bytes::new(),
+        };
         resource.write();
         Ok(resource)
     }
@@ -105,16 +115,25 @@ impl Resource {
     //# MCP Servers (Protected Resources) SHOULD NOT include `offline_access` in `WWW-Authenticate` scope or Protected
     //# Resource Metadata `scopes_supported`, as refresh tokens are not a resource requirement.
     pub fn with_scope(mut self, scope: impl Into<String>) -> Result<Self, ResourceError> {
-        let scope = scope.into();
-        if !is_scope(&scope) {
-            return Err(ResourceError {
-                what: "scope",
-                text: scope,
-                reason: "it has characters that no scope has",
-            });
-        }
-        self.scopes.push(scope);
+        self.scopes.push(check_scope(scope.into())?);
         self.scope = self.scopes.join(" ");
+        self.write();
+        Ok(self)
+    }
+
+    /// Names one more scope in the metadata (`scopes_supported`). With the first of them, the metadata names no others:
+    /// neither need every token have what a client may ask for, nor need clients ask for all that is checked. Without
+    /// any it names those of [`with_scope`](Self::with_scope).
+    ///
+    /// # Errors
+    ///
+    /// As those of [`with_scope`](Self::with_scope).
+    //= https://www.rfc-editor.org/rfc/rfc9728#section-2
+    //# scopes_supported: RECOMMENDED. JSON array containing a list of scope values, as defined in OAuth 2.0 [RFC6749],
+    //# that are used in authorization requests to request access to this protected resource. Protected resources MAY
+    //# choose not to advertise some scope values supported even when this parameter is used.
+    pub fn with_supported_scope(mut self, scope: impl Into<String>) -> Result<Self, ResourceError> {
+        self.supported.push(check_scope(scope.into())?);
         self.write();
         Ok(self)
     }
@@ -139,7 +158,7 @@ impl Resource {
 
     /// The metadata, as JSON.
     #[must_use]
-    pub fn document(&self) -> &Bytes {
+    pub(crate) fn document(&self) -> &Bytes {
         &self.document
     }
 
@@ -150,20 +169,34 @@ impl Resource {
     /// Whether the metadata is served at `path`, where the endpoint is at `endpoint`: at the root, at the path of the
     /// endpoint, and at that of the URI, which differs where a proxy rewrites paths.
     #[must_use]
-    pub fn is_metadata(&self, path: &str, endpoint: &str) -> bool {
-        path.strip_prefix(WELL_KNOWN)
-            .is_some_and(|rest| rest.is_empty() || rest == endpoint || rest == self.path)
+    pub(crate) fn is_metadata(&self, path: &str, endpoint: &str) -> bool {
+        path.strip_prefix(WELL_KNOWN).is_some_and(|rest| {
+            matches!(rest, "" | "/") || is_same_path(rest, endpoint) || is_same_path(rest, &self.path)
+        })
     }
 
     fn write(&mut self) {
         let document = Document {
             resource: &self.uri,
             authorization_servers: &self.authorization_servers,
-            scopes_supported: &self.scopes,
+            scopes_supported: if self.supported.is_empty() { &self.scopes } else { &self.supported },
             bearer_methods_supported: ["header"],
         };
         self.document = serde_json::to_vec(&document).unwrap_or_default().into();
     }
+}
+
+/// Whether two paths differ in no more than a slash at the end: people copy URLs with one and without.
+pub(crate) fn is_same_path(one: &str, other: &str) -> bool {
+    let bare = |path: &str| path.strip_suffix('/').unwrap_or(path).len();
+    one[..bare(one)] == other[..bare(other)]
+}
+
+fn check_scope(scope: String) -> Result<String, ResourceError> {
+    if is_scope(&scope) {
+        return Ok(scope);
+    }
+    Err(ResourceError { what: "scope", text: scope, reason: "it has characters that no scope has" })
 }
 
 /// Whether the text is one scope.
@@ -247,6 +280,9 @@ mod tests {
         let resource = Resource::new("https://a.example/public/mcp", LOGIN).unwrap();
         for (path, served) in [
             ("/.well-known/oauth-protected-resource", true),
+            ("/.well-known/oauth-protected-resource/", true),
+            ("/.well-known/oauth-protected-resource/mcp/", true),
+            ("/.well-known/oauth-protected-resource/mcp//", false),
             ("/.well-known/oauth-protected-resource/mcp", true),
             ("/.well-known/oauth-protected-resource/public/mcp", true),
             ("/.well-known/oauth-protected-resource/other", false),
@@ -295,7 +331,24 @@ mod tests {
         assert!(Resource::new("https://a.example", [""; 0]).is_err());
         for scope in ["", "a b", "a\"", "a\\", "ä", "a\n"] {
             let resource = Resource::new("https://a.example", LOGIN).unwrap();
-            assert!(resource.with_scope(scope).is_err(), "{scope:?}");
+            assert!(resource.clone().with_scope(scope).is_err(), "{scope:?}");
+            assert!(resource.with_supported_scope(scope).is_err(), "{scope:?}");
         }
+    }
+
+    #[test]
+    fn scopes_that_are_named_are_apart_from_those_that_are_needed() {
+        let named = |resource: &Resource| {
+            let document: serde_json::Value = serde_json::from_slice(resource.document()).unwrap();
+            document["scopes_supported"].clone()
+        };
+        let resource = Resource::new("https://a.example", LOGIN).unwrap();
+        assert_eq!(named(&resource), json!(null));
+        let resource = resource.with_scope("mcp").unwrap();
+        assert_eq!(named(&resource), json!(["mcp"]));
+        let resource = ["mcp", "files:read"]
+            .into_iter()
+            .fold(resource, |resource, scope| resource.with_supported_scope(scope).unwrap());
+        assert_eq!((named(&resource), resource.scope()), (json!(["mcp", "files:read"]), Some("mcp")));
     }
 }

@@ -67,9 +67,9 @@ pub struct Tokens {
 }
 
 /// Tokens by the first eight bytes of their digest.
-type Table = HashMap<u64, Vec<Known>>;
+type Table = HashMap<u64, Vec<Accepted>>;
 
-struct Known {
+struct Accepted {
     digest: [u8; 32],
     principal: Principal,
     scopes: Box<[Box<str>]>,
@@ -202,7 +202,7 @@ fn parse(text: &str, key: &[u8; 32]) -> Result<Table, Fault> {
         if same.iter().any(|known| known.digest == digest) {
             return Err(fault("the token stands there already"));
         }
-        same.push(Known { digest, principal, scopes });
+        same.push(Accepted { digest, principal, scopes });
     }
     if table.is_empty() { Err(Fault::Empty) } else { Ok(table) }
 }

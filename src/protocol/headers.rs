@@ -3,12 +3,13 @@
 //! A header that counts may stand only once, or else with the same value each time: two programs that pick
 //! different ones are how checks are passed by. `Accept` is a list and may stand several times.
 
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::refusal::Refusal;
 use super::session_id::SessionId;
 use super::version::ProtocolVersion;
+use crate::sse::EventId;
 
 /// `Mcp-Session-Id`: names the session a request belongs to.
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -23,7 +24,7 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 ///
 /// [`Refusal::ConflictingHeaders`] if it stands several times with different values, and
 /// [`Refusal::InvalidHeader`] if a value is not visible ASCII.
-pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
+pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
     let mut found: Option<&'h str> = None;
     for value in headers.get_all(name) {
         let value = value.to_str().map_err(|_| Refusal::InvalidHeader { name: name.clone() })?;
@@ -36,6 +37,57 @@ pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'
     Ok(found)
 }
 
+/// The forms of an answer that a client takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forms {
+    /// JSON and event streams, whichever suits the answer.
+    Both,
+    /// JSON alone: there is no way for a message besides the response.
+    Json,
+    /// Event streams alone.
+    Stream,
+}
+
+/// Returns the forms of an answer that a POST accepts. Without an `Accept`, or with an empty one, it accepts both.
+///
+/// Lenient: the specification has clients list both, and not all of them do. [`check_accept_post`] is strict.
+///
+/// # Errors
+///
+/// [`Refusal::NotAcceptablePost`] if it accepts neither, or [`Refusal::InvalidHeader`].
+//= https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1
+//# A request without any Accept header field implies that the user agent will accept any media type in response.
+pub(crate) fn accepted_forms(headers: &HeaderMap) -> Result<Forms, Refusal> {
+    if is_as_clients_send_it(headers) || names_nothing(headers) {
+        return Ok(Forms::Both);
+    }
+    match (accepts(headers, "application", "json")?, accepts(headers, "text", "event-stream")?) {
+        (true, true) => Ok(Forms::Both),
+        (true, false) => Ok(Forms::Json),
+        (false, true) => Ok(Forms::Stream),
+        (false, false) => Err(Refusal::NotAcceptablePost),
+    }
+}
+
+/// Checks that a GET accepts an event stream, or says nothing of what it accepts.
+///
+/// # Errors
+///
+/// [`Refusal::NotAcceptableGet`] if it does not, or [`Refusal::InvalidHeader`].
+pub(crate) fn accepts_stream(headers: &HeaderMap) -> Result<(), Refusal> {
+    if names_nothing(headers) { Ok(()) } else { check_accept_get(headers) }
+}
+
+/// Whether `Accept` is what the official clients send. Comparing is an order of magnitude cheaper than reading the list.
+fn is_as_clients_send_it(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().eq(["application/json, text/event-stream"])
+}
+
+/// Whether there is no `Accept`, or only empty ones.
+fn names_nothing(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().all(|value| value.as_bytes().trim_ascii().is_empty())
+}
+
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
 //# The client MUST include an Accept header, listing both application/json and text/event-stream as supported
 //# content types.
@@ -45,8 +97,7 @@ pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'
 ///
 /// [`Refusal::NotAcceptablePost`] if one of them is missing, or [`Refusal::InvalidHeader`].
 pub fn check_accept_post(headers: &HeaderMap) -> Result<(), Refusal> {
-    // What the official clients send. Comparing is an order of magnitude cheaper than reading the list.
-    if headers.get_all(ACCEPT).iter().eq(["application/json, text/event-stream"]) {
+    if is_as_clients_send_it(headers) {
         return Ok(());
     }
     let is_accepted = accepts(headers, "application", "json")? && accepts(headers, "text", "event-stream")?;
@@ -92,6 +143,50 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks that the body is not compressed, or encoded in another way.
+///
+/// # Errors
+///
+/// [`Refusal::UnsupportedContentEncoding`] if there is a coding other than `identity`.
+pub(crate) fn check_content_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    let are_plain =
+        |value: &HeaderValue| value.to_str().is_ok_and(|codings| codings.split(',').map(trim).all(is_plain));
+    let is_supported = headers.get_all(CONTENT_ENCODING).iter().all(are_plain);
+    if is_supported { Ok(()) } else { Err(Refusal::UnsupportedContentEncoding) }
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+//# A server that receives a request message with a transfer coding it does not understand SHOULD respond with 501
+//# (Not Implemented).
+/// Checks that the body comes by its length or in chunks. hyper has taken the chunks apart, and looks at the last
+/// coding alone.
+///
+/// # Errors
+///
+/// [`Refusal::UnsupportedTransferCoding`] if there is a coding besides one `chunked`.
+pub(crate) fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_supported = match (values.next(), values.next()) {
+        (None, _) => true,
+        (Some(value), None) => value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if is_supported { Ok(()) } else { Err(Refusal::UnsupportedTransferCoding) }
+}
+
+/// Returns the length of the body in `Content-Length`, or `None` if the header is absent.
+///
+/// # Errors
+///
+/// [`Refusal::InvalidHeader`] if it is no length, or [`Refusal::ConflictingHeaders`].
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let Some(length) = single(headers, &CONTENT_LENGTH)? else { return Ok(None) };
+    let is_length = !length.is_empty() && length.bytes().all(|digit| digit.is_ascii_digit());
+    let length = if is_length { length.parse().ok() } else { None };
+    length.map(Some).ok_or(Refusal::InvalidHeader { name: CONTENT_LENGTH })
+}
+
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#protocol-version-header
 //# If the server receives a request with an invalid or unsupported MCP-Protocol-Version, it MUST respond with
 //# 400 Bad Request.
@@ -126,15 +221,17 @@ pub fn session_id(headers: &HeaderMap) -> Result<Option<SessionId>, Refusal> {
     }
 }
 
-/// Returns the text in `Last-Event-ID`, or `None` if the header is absent or empty.
+/// Returns the event id in `Last-Event-ID`, or `None` if the header is absent or empty.
 ///
 /// An empty event id is how a browser says that it has none.
 ///
 /// # Errors
 ///
-/// [`Refusal::ConflictingHeaders`] or [`Refusal::InvalidHeader`].
-pub fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    Ok(single(headers, &LAST_EVENT_ID)?.filter(|text| !text.is_empty()))
+/// [`Refusal::ConflictingHeaders`], [`Refusal::InvalidHeader`], or [`Refusal::MalformedEventId`] if the text is none
+/// that this server writes.
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Refusal> {
+    let text = single(headers, &LAST_EVENT_ID)?.filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| Refusal::MalformedEventId)).transpose()
 }
 
 /// Whether the `Accept` headers together allow a media type. Absent means no.
@@ -214,7 +311,6 @@ fn trim(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -286,6 +382,32 @@ mod tests {
     }
 
     #[test]
+    fn forms_follow_what_is_accepted() {
+        for (values, forms) in [
+            (&[][..], Forms::Both),
+            (&[""], Forms::Both),
+            (&[" ", "\t"], Forms::Both),
+            (&["*/*"], Forms::Both),
+            (&["application/json, text/event-stream"], Forms::Both),
+            (&["application/json", "text/*"], Forms::Both),
+            (&["application/json"], Forms::Json),
+            (&["application/*, text/html"], Forms::Json),
+            (&["*/*, text/event-stream;q=0"], Forms::Json),
+            (&["text/event-stream"], Forms::Stream),
+            (&["text/html, text/*;q=0.1"], Forms::Stream),
+        ] {
+            assert_eq!(accepted_forms(&with(ACCEPT, values)), Ok(forms), "{values:?}");
+            let stream = accepts_stream(&with(ACCEPT, values));
+            assert_eq!(stream.is_ok(), forms != Forms::Json, "{values:?}");
+        }
+        for values in [&["text/html"][..], &["*/*;q=0"], &["image/*"], &["application/jsonx"], &["x"]] {
+            let refused = accepted_forms(&with(ACCEPT, values));
+            assert_eq!(refused, Err(Refusal::NotAcceptablePost), "{values:?}");
+            assert_eq!(accepts_stream(&with(ACCEPT, values)), Err(Refusal::NotAcceptableGet), "{values:?}");
+        }
+    }
+
+    #[test]
     fn body_is_json_in_utf8() {
         for value in [
             "application/json",
@@ -349,9 +471,35 @@ mod tests {
     }
 
     #[test]
-    fn empty_last_event_id_is_none() {
+    fn bodies_are_plain_and_framed_one_way() {
+        for codings in [&[][..], &[""], &["identity"], &["Identity, "], &["identity", "identity"]] {
+            assert_eq!(check_content_encoding(&with(CONTENT_ENCODING, codings)), Ok(()), "{codings:?}");
+        }
+        for codings in [&["gzip"][..], &["identity, br"], &["identity", "zstd"], &["é"], &["identity;q=1"]] {
+            let refused = check_content_encoding(&with(CONTENT_ENCODING, codings));
+            assert_eq!(refused, Err(Refusal::UnsupportedContentEncoding), "{codings:?}");
+        }
+        for codings in [&[][..], &["chunked"], &["Chunked"]] {
+            assert_eq!(check_transfer_encoding(&with(TRANSFER_ENCODING, codings)), Ok(()), "{codings:?}");
+        }
+        for codings in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked", "chunked"], &[""], &["é"]]
+        {
+            let refused = check_transfer_encoding(&with(TRANSFER_ENCODING, codings));
+            assert_eq!(refused, Err(Refusal::UnsupportedTransferCoding), "{codings:?}");
+        }
+        assert_eq!(content_length(&HeaderMap::new()), Ok(None));
+        assert_eq!(content_length(&with(CONTENT_LENGTH, &["44", "44"])), Ok(Some(44)));
+        for lengths in [&["44", "4"][..], &["44, 44"], &["+4"], &[""], &["99999999999999999999"]] {
+            assert_eq!(content_length(&with(CONTENT_LENGTH, lengths)).unwrap_err().status(), 400);
+        }
+    }
+
+    #[test]
+    fn empty_last_event_id_is_none_and_any_other_is_one_of_ours() {
         assert_eq!(last_event_id(&with(LAST_EVENT_ID, &[""])), Ok(None));
-        assert_eq!(last_event_id(&with(LAST_EVENT_ID, &["s-1"])), Ok(Some("s-1")));
+        let text = "9f3c21ab-2-000000000000002a";
+        assert_eq!(last_event_id(&with(LAST_EVENT_ID, &[text])), Ok(Some(text.parse().unwrap())));
+        assert_eq!(last_event_id(&with(LAST_EVENT_ID, &["nonsense"])), Err(Refusal::MalformedEventId));
     }
 
     proptest! {

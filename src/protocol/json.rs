@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 ///
 /// `params` then has at most 127 levels, which is exactly what `serde_json` accepts when a handler reads it
 /// into a type of its own. Its reader for [`RawValue`] has no limit, hence the scan.
-pub const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Whether brackets nest deeper than `limit`. Text that is not JSON gets some answer, never a panic.
 pub(super) fn is_deeper_than(json: &[u8], limit: usize) -> bool {
@@ -68,6 +68,43 @@ pub(super) fn decode_string(raw: &RawValue) -> Option<Cow<'_, str>> {
         return serde_json::from_str(raw.get()).ok().map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
+}
+
+/// Returns the value of a whole number of 64 bits, however it is spelled: `10`, `10.0`, `1e1`, `100e-1`. `None` for
+/// another value or a larger number.
+///
+/// Exact, since a float of 64 bits does not hold every integer of 64 bits.
+pub(super) fn whole_number(text: &str) -> Option<i64> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    if !unsigned.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let (digits, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (mut whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    if whole.is_empty() && fraction.is_empty() {
+        return Some(0);
+    }
+    // The number is `whole` and `fraction` in a row, with so many zeros behind; if fewer than none, it is no whole one.
+    let mut zeros = exponent.parse::<i64>().ok()?.checked_sub(fraction.len() as i64)?;
+    if fraction.is_empty() {
+        let significant = whole.trim_end_matches('0');
+        zeros = zeros.checked_add((whole.len() - significant.len()) as i64)?;
+        whole = significant;
+    }
+    let factor = 10_i128.checked_pow(u32::try_from(zeros).ok()?)?;
+    let add = |sum: i128, digit: u8| sum.checked_mul(10)?.checked_add(i128::from(digit - b'0'));
+    let sum = whole.bytes().chain(fraction.bytes()).try_fold(0, add)?;
+    let number = sum.checked_mul(factor)?;
+    i64::try_from(if unsigned.len() < text.len() { -number } else { number }).ok()
+}
+
+/// Whether a number is spelled as [`write_integer`] writes it.
+pub(super) fn is_plain_integer(text: &str) -> bool {
+    text != "-0" && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 /// Returns the value of the field `name` of an object.
@@ -148,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::value::RawValue;
 
-    use super::{MAX_DEPTH, decode_string, field, is_deeper_than};
+    use super::{MAX_DEPTH, decode_string, field, is_deeper_than, is_plain_integer, whole_number};
 
     fn raw(json: &str) -> Box<RawValue> {
         RawValue::from_string(json.to_owned()).unwrap()
@@ -188,6 +225,46 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_are_read_in_any_spelling() {
+        for (text, number) in [
+            ("0", 0),
+            ("-0", 0),
+            ("0.000e99999999999999999999", 0),
+            ("1.0", 1),
+            ("1e2", 100),
+            ("12.5E+1", 125),
+            ("-1200e-2", -12),
+            ("0.00007e5", 7),
+            ("9007199254740993.0", 9_007_199_254_740_993),
+            ("922337203685477580.70e1", i64::MAX),
+            ("-9223372036854775808.0", i64::MIN),
+        ] {
+            assert_eq!(whole_number(text), Some(number), "{text}");
+        }
+        let long = format!("1{}.0e-1", "0".repeat(1000));
+        for text in [
+            "1.5",
+            "1e-1",
+            "0.1",
+            "125e-1",
+            "9223372036854775808",
+            "9223372036854775808.0",
+            "1e19",
+            "1e99999999999999999999",
+            "1e-99999999999999999999",
+            "1e9223372036854775807",
+            &long,
+            "null",
+            "true",
+            "{}",
+            "\"1\"",
+        ] {
+            assert_eq!(whole_number(text), None, "{text}");
+        }
+        assert!(is_plain_integer("-12") && !is_plain_integer("-0") && !is_plain_integer("1e0"));
+    }
+
+    #[test]
     fn field_is_found_once_at_the_top() {
         let value = raw("{\"x\":{\"a\":1},\"\\u0061\": [2] ,\"b\":3,\"b\":3}");
         assert_eq!(field(&value, "a").map(RawValue::get), Some("[2]"));
@@ -215,6 +292,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whole_numbers_keep_their_value(number: i64, zeros in 0_usize..30, digits in 0_usize..30) {
+            let nothing = "0".repeat(zeros);
+            let sign = if number < 0 { "-" } else { "" };
+            let mut text = number.unsigned_abs().to_string();
+            let exponent = text.len().min(digits);
+            text.insert(text.len() - exponent, '.');
+            for spelled in [
+                format!("{number}.{nothing}0"),
+                format!("{number}{nothing}E-{zeros}"),
+                format!("{sign}0{text}{nothing}e+{exponent}"),
+            ] {
+                prop_assert_eq!(whole_number(&spelled), Some(number), "{}", spelled);
+            }
+        }
+
+        #[test]
+        fn any_number_is_read_or_not(text in "-?[0-9]{1,22}(\\.[0-9]{1,22})?([eE][+-]?[0-9]{1,20})?") {
+            if let Some(number) = whole_number(&text) {
+                let float: f64 = text.parse().unwrap();
+                prop_assert!((float - number as f64).abs() <= float.abs() * 1e-15, "{}", text);
+            }
+        }
+
         #[test]
         fn depth_scan_agrees_with_the_book(json in "[\\[\\]{}\"\\\\a]{0,60}", limit in 0_usize..12) {
             let expected = is_deeper_than_by_the_book(json.as_bytes(), limit);

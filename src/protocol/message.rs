@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{MAX_DEPTH, decode_string, field, is_deeper_than};
+use super::json::{MAX_DEPTH, decode_string, field, is_deeper_than, is_plain_integer, whole_number};
 use super::refusal::{EnvelopeFault, Refusal};
 use super::request_id::RequestId;
 use super::version::ProtocolVersion;
@@ -76,6 +76,12 @@ impl<'a> Message<'a> {
     /// [`DuplicateKey`](Refusal::DuplicateKey), [`InvalidId`](Refusal::InvalidId) or
     /// [`NotJsonRpc`](Refusal::NotJsonRpc).
     pub fn parse(body: &'a [u8]) -> Result<Self, Refusal> {
+        Ok(Self::parse_with_id(body)?.0)
+    }
+
+    /// Reads the one message of a body like [`parse`](Self::parse). With it comes its id as it was written, if it has
+    /// one.
+    pub(crate) fn parse_with_id(body: &'a [u8]) -> Result<(Self, Option<&'a RawValue>), Refusal> {
         //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports
         //# JSON-RPC messages MUST be UTF-8 encoded.
         let text = str::from_utf8(body).map_err(|_| Refusal::InvalidUtf8)?;
@@ -83,9 +89,7 @@ impl<'a> Message<'a> {
             None => return Err(Refusal::EmptyBody),
             //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
             //# The body of the POST request MUST be a single JSON-RPC request, notification, or response.
-            // Only 2025-03-26 allowed batches. Refused there too, on purpose: no official client sends them,
-            // and one message per body means one stream per POST, so ids and event ids never have to be told
-            // apart.
+            // Only 2025-03-26 allows batches; there `split_batch` takes them apart first.
             Some(b'[') => return Err(Refusal::Batch),
             Some(b'{') => {}
             Some(_) => {
@@ -97,7 +101,8 @@ impl<'a> Message<'a> {
             return Err(Refusal::TooDeep);
         }
         let envelope: Envelope<'a> = serde_json::from_str(text).map_err(|_| Refusal::ParseError)?;
-        envelope.classify()
+        let id = envelope.id;
+        Ok((envelope.classify()?, id))
     }
 
     /// Returns the id that an answer to this message carries: a request's, else none.
@@ -119,25 +124,45 @@ impl<'a> Message<'a> {
 
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/utilities/progress#progress-flow
 //# Progress tokens MUST be a string or integer value
-/// Returns `_meta.progressToken` of a request's params, if it is a string or an integer.
+/// Returns `_meta.progressToken` of a request's params, if it is a string or a whole number.
 pub fn progress_token(params: Option<&RawValue>) -> Option<RequestId> {
+    RequestId::from_raw(raw_progress_token(params)?)
+}
+
+/// Returns `_meta.progressToken` of a request's params as it was written.
+pub(crate) fn raw_progress_token(params: Option<&RawValue>) -> Option<&RawValue> {
     let params = params?;
     // Most requests have no token; looking for the word is several times faster than looking for the field.
     // An escaped spelling of the word needs `\u`.
     if !params.get().contains("progressToken") && !params.get().contains("\\u") {
         return None;
     }
-    RequestId::from_raw(field(field(params, "_meta")?, "progressToken")?)
+    field(field(params, "_meta")?, "progressToken")
 }
 
 /// Returns `requestId` of the params of `notifications/cancelled`, if it is an id.
-pub fn cancelled_request_id(params: Option<&RawValue>) -> Option<RequestId> {
-    RequestId::from_raw(field(params?, "requestId")?)
+pub(crate) fn cancelled_request_id(params: Option<&RawValue>) -> Option<RequestId> {
+    RequestId::from_raw(raw_cancelled_id(params)?)
+}
+
+/// Returns `requestId` of the params of `notifications/cancelled` as it was written.
+pub(crate) fn raw_cancelled_id(params: Option<&RawValue>) -> Option<&RawValue> {
+    field(params?, "requestId")
+}
+
+/// Returns `progressToken` of the params of `notifications/progress` as it was written.
+pub(crate) fn raw_client_token(params: Option<&RawValue>) -> Option<&RawValue> {
+    field(params?, "progressToken")
+}
+
+/// Returns the integer that an id or a token stands for, if it is a whole number and not spelled as an integer.
+pub(crate) fn another_spelling(raw: &RawValue) -> Option<i64> {
+    if is_plain_integer(raw.get()) { None } else { whole_number(raw.get()) }
 }
 
 /// Returns `protocolVersion` of the params of `initialize`, if it is a string; any string, also an unknown
 /// version.
-pub fn requested_version(params: Option<&RawValue>) -> Option<Cow<'_, str>> {
+pub(crate) fn requested_version(params: Option<&RawValue>) -> Option<Cow<'_, str>> {
     decode_string(field(params?, "protocolVersion")?)
 }
 
@@ -355,8 +380,8 @@ mod tests {
 
     #[test]
     fn bad_ids_are_refused() {
-        let long = format!("\"{}\"", "x".repeat(257));
-        for id in ["null", "1.5", "1.0", "1e2", "true", "{}", "[1]", "9223372036854775808", &long] {
+        let long = format!("\"{}\"", "x".repeat(4097));
+        for id in ["null", "1.5", "1e-2", "1e99", "true", "{}", "[1]", "9223372036854775808", &long] {
             let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
             assert_eq!(refusal(&body), Refusal::InvalidId, "{id}");
         }

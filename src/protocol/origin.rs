@@ -93,11 +93,13 @@ impl AllowList {
     }
 
     /// Whether the text is a `Host` header's value, well-formed and allowed.
+    #[doc(hidden)]
     pub fn allows_host(&self, host: &str) -> bool {
         Authority::parse(host).is_some_and(|authority| self.allows_authority(&authority))
     }
 
     /// Whether the text is an `Origin` header's value, well-formed and allowed.
+    #[doc(hidden)]
     pub fn allows_origin(&self, origin: &str) -> bool {
         if origin == "null" {
             return self.patterns.iter().any(|pattern| matches!(pattern, Pattern::Null | Pattern::Any));
@@ -124,8 +126,8 @@ impl Default for AllowList {
 ///
 /// # Errors
 ///
-/// [`Refusal::BadHost`] if the host is missing, malformed or not allowed, and [`Refusal::ConflictingHeaders`]
-/// if it is there more than once or differs from the authority.
+/// [`Refusal::MissingHost`] if there is no host, [`Refusal::BadHost`] if it is malformed or not allowed, and
+/// [`Refusal::ConflictingHeaders`] if it is there more than once or differs from the authority.
 pub fn check_host(
     headers: &HeaderMap,
     uri_authority: Option<&str>,
@@ -146,7 +148,7 @@ pub fn check_host(
     {
         return Err(conflict);
     }
-    let host = uri_host.or(host).ok_or(Refusal::BadHost)?;
+    let host = uri_host.or(host).ok_or(Refusal::MissingHost)?;
     if allowed.allows_authority(&host) { Ok(()) } else { Err(Refusal::BadHost) }
 }
 
@@ -409,7 +411,7 @@ mod tests {
         assert_eq!(check_host(&here, None, &local), Ok(()));
         assert_eq!(check_host(&none, Some("localhost:8080"), &local), Ok(()));
         assert_eq!(check_host(&here, Some("LOCALHOST:8080"), &local), Ok(()));
-        assert_eq!(check_host(&none, None, &AllowList::any()), Err(Refusal::BadHost));
+        assert_eq!(check_host(&none, None, &AllowList::any()), Err(Refusal::MissingHost));
         assert_eq!(check_host(&with(HOST, &["evil.example"]), None, &local), Err(Refusal::BadHost));
         assert_eq!(check_host(&with(HOST, &["é"]), None, &AllowList::any()), Err(Refusal::BadHost));
         assert_eq!(check_host(&none, Some("u@localhost"), &AllowList::any()), Err(Refusal::BadHost));

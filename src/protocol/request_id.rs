@@ -1,12 +1,15 @@
-//! The id of a JSON-RPC request: an integer or a string, bounded in size.
+//! The id of a JSON-RPC request: a whole number or a string, limited in size.
 //!
-//! A request's id travels with it through every room and keys the map of requests in flight, so it is small
+//! JSON has one kind of number, so `7`, `7.0` and `70e-1` are the same id. It is written as the integer, whatever
+//! spelling it came in: the client finds an equal number.
+//!
+//! A request's id travels with it through every module and keys the map of requests in flight, so it is small
 //! (16 bytes) and owns its text. Progress tokens have the same form and use the same type.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -17,9 +20,18 @@ use super::json;
 /// Identifies a request of one peer within a session; also a progress token.
 ///
 /// Written as JSON by [`Display`](fmt::Display): a string id keeps its quotes, so `1` and `"1"` stay two ids.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::protocol::RequestId;
+///
+/// assert_eq!(RequestId::from(7).to_string(), "7");
+/// assert_eq!(RequestId::String("seven".into()).to_string(), r#""seven""#);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RequestId {
-    /// An integer. A number with a fraction or an exponent is not one.
+    /// A whole number of 64 bits.
     Number(i64),
     /// A string of at most [`MAX_BYTES`](RequestId::MAX_BYTES) bytes of UTF-8.
     String(Box<str>),
@@ -28,16 +40,14 @@ pub enum RequestId {
 impl RequestId {
     /// Longest string id accepted, in bytes after escapes are resolved. Costs that much memory per request in
     /// flight.
-    pub const MAX_BYTES: usize = 256;
+    pub const MAX_BYTES: usize = 4096;
 
-    /// Reads an id from JSON text; `None` if it is not a string or an integer, or out of bounds.
-    ///
-    /// `-0` is read as `0`, which every JSON reader takes for equal.
-    pub fn from_raw(raw: &RawValue) -> Option<Self> {
+    /// Reads an id from JSON text; `None` if it is not a string or a whole number, or out of bounds.
+    pub(crate) fn from_raw(raw: &RawValue) -> Option<Self> {
         match json::decode_string(raw) {
             Some(text) => Self::from_text(text),
             // Not through serde's number: with a feature of serde_json switched on elsewhere that is a map.
-            None => raw.get().parse().ok().map(Self::Number),
+            None => json::whole_number(raw.get()).map(Self::Number),
         }
     }
 
@@ -47,11 +57,6 @@ impl RequestId {
             Self::Number(number) => json::write_integer(out, *number),
             Self::String(text) => json::write_string(out, text),
         }
-    }
-
-    /// Returns the id as JSON text: `7` or `"seven"`.
-    pub fn to_json(&self) -> String {
-        self.to_string()
     }
 
     fn from_text(text: Cow<'_, str>) -> Option<Self> {
@@ -95,7 +100,7 @@ impl Visitor<'_> for IdVisitor {
     type Value = RequestId;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an integer or a string of at most {} bytes", RequestId::MAX_BYTES)
+        write!(f, "a whole number or a string of at most {} bytes", RequestId::MAX_BYTES)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<RequestId, E> {
@@ -105,6 +110,17 @@ impl Visitor<'_> for IdVisitor {
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<RequestId, E> {
         let number = i64::try_from(number);
         number.map(RequestId::Number).map_err(|_| E::custom("the integer is larger than 64 bits with a sign"))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<RequestId, E> {
+        // Beyond, a float stands for several integers.
+        const EXACT: f64 = (1_u64 << 53) as f64;
+        let is_whole = number.fract() == 0.0 && number.abs() <= EXACT;
+        if is_whole {
+            Ok(RequestId::Number(number as i64))
+        } else {
+            Err(E::invalid_type(Unexpected::Float(number), &self))
+        }
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<RequestId, E> {
@@ -142,18 +158,27 @@ mod tests {
         assert_eq!(read("9223372036854775807"), Some(RequestId::Number(i64::MAX)));
         assert_eq!(read("-9223372036854775808"), Some(RequestId::Number(i64::MIN)));
         assert_eq!(read("9223372036854775808"), None);
-        assert!(read(&format!("\"{}\"", "x".repeat(256))).is_some());
-        assert!(read(&format!("\"{}\"", "x".repeat(257))).is_none());
-        // The bound is on the decoded text: 256 times the six bytes `\u0078`.
-        assert!(read(&format!("\"{}\"", "\\u0078".repeat(256))).is_some());
+        assert!(read(&format!("\"{}\"", "x".repeat(4096))).is_some());
+        assert!(read(&format!("\"{}\"", "x".repeat(4097))).is_none());
+        // The bound is on the decoded text: 4,096 times the six bytes `\u0078`.
+        assert!(read(&format!("\"{}\"", "\\u0078".repeat(4096))).is_some());
     }
 
     #[test]
     fn other_values_are_no_ids() {
-        for json in ["null", "true", "1.5", "1.0", "1e3", "{}", "[1]", "\"\\ud800\""] {
+        for json in ["null", "true", "1.5", "1e-3", "1e30", "{}", "[1]", "\"\\ud800\""] {
             assert_eq!(read(json), None, "{json}");
             assert!(serde_json::from_str::<RequestId>(json).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_equal_in_any_spelling() {
+        for json in ["1000", "1000.0", "1e3", "10000e-1"] {
+            assert_eq!(read(json), Some(RequestId::Number(1000)), "{json}");
+            assert_eq!(serde_json::from_str::<RequestId>(json).unwrap(), RequestId::Number(1000), "{json}");
+        }
+        assert_eq!(read("-0.0").unwrap().to_string(), "0");
     }
 
     fn any_id() -> impl Strategy<Value = RequestId> {
@@ -167,7 +192,7 @@ mod tests {
     proptest! {
         #[test]
         fn json_round_trips(id in any_id()) {
-            let json = id.to_json();
+            let json = id.to_string();
             prop_assert_eq!(read(&json), Some(id.clone()));
             prop_assert_eq!(&serde_json::from_str::<RequestId>(&json).unwrap(), &id);
             prop_assert_eq!(&serde_json::to_string(&id).unwrap(), &json);

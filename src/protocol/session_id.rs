@@ -13,11 +13,24 @@ use std::fmt;
 use http::HeaderValue;
 
 /// Names a session; unguessable, 128 bits, compared and hashed as one integer.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::protocol::SessionId;
+///
+/// let text = "00112233445566778899aabbccddeeff";
+/// let id = SessionId::parse(text).expect("it is the spelling of an ID");
+/// assert_eq!(id.to_string(), text);
+/// assert_eq!(format!("{id:?}"), "SessionId(..)");
+/// assert!(SessionId::parse("short").is_none());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u128);
 
 impl SessionId {
     /// Length of the text form, in bytes.
+    #[doc(hidden)]
     pub const TEXT_LEN: usize = 32;
 
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
@@ -28,17 +41,18 @@ impl SessionId {
     /// # Panics
     ///
     /// If the operating system has no working generator: guessable ids would be worse than stopping.
+    #[doc(hidden)]
     pub fn generate() -> Self {
         Self(u128::from_ne_bytes(random()))
     }
 
     /// Makes an id from its integer, as another node stored it.
-    pub const fn from_u128(value: u128) -> Self {
+    pub(crate) const fn from_u128(value: u128) -> Self {
         Self(value)
     }
 
     /// Returns the id as an integer, for use as a key.
-    pub const fn as_u128(self) -> u128 {
+    pub(crate) const fn as_u128(self) -> u128 {
         self.0
     }
 
@@ -52,6 +66,7 @@ impl SessionId {
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#session-management
     //# The session ID MUST only contain visible ASCII characters (ranging from 0x21 to 0x7E).
     /// Returns the text form as bytes, all of them ASCII.
+    #[doc(hidden)]
     pub fn encode(self) -> [u8; Self::TEXT_LEN] {
         let mut text = [0; Self::TEXT_LEN];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
@@ -62,7 +77,7 @@ impl SessionId {
     }
 
     /// Returns the value of the `Mcp-Session-Id` header, marked sensitive so that no log prints it.
-    pub fn to_header_value(self) -> HeaderValue {
+    pub(crate) fn to_header_value(self) -> HeaderValue {
         let mut value = header_value(&self.encode());
         value.set_sensitive(true);
         value
@@ -112,7 +127,7 @@ thread_local! {
 }
 
 /// Draws a random number that is no secret.
-pub fn random_tag() -> u32 {
+pub(crate) fn random_tag() -> u32 {
     u32::from_ne_bytes(random())
 }
 

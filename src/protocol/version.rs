@@ -29,7 +29,7 @@ impl ProtocolVersion {
     //# other way to identify the version - for example, by relying on the protocol version negotiated during
     //# initialization - the server SHOULD assume protocol version 2025-03-26.
     /// The version of a request that has neither the header nor a session.
-    pub const ASSUMED: Self = Self::V2025_03_26;
+    pub(crate) const ASSUMED: Self = Self::V2025_03_26;
 
     /// Reads a version as it stands in the header or in `initialize`; `None` if this engine does not speak
     /// it.
@@ -63,12 +63,19 @@ impl ProtocolVersion {
     /// Whether streams open with a priming event and carry `retry`: from `2025-11-25` on.
     ///
     /// Older clients may hand the empty event to their JSON parser, so they never get one.
-    pub const fn primes(self) -> bool {
+    pub(crate) const fn primes(self) -> bool {
         matches!(self, Self::V2025_11_25)
     }
 
+    //= https://modelcontextprotocol.io/specification/2025-03-26/basic#batching
+    //# MCP implementations MAY support sending JSON-RPC batches, but MUST support receiving JSON-RPC batches.
+    /// Whether one POST may have several messages: in `2025-03-26`, and not later.
+    pub(crate) const fn has_batches(self) -> bool {
+        matches!(self, Self::V2025_03_26)
+    }
+
     /// Returns the place of this version in [`ALL`](Self::ALL), to store it in one byte.
-    pub const fn to_index(self) -> u8 {
+    pub(crate) const fn to_index(self) -> u8 {
         match self {
             Self::V2025_03_26 => 0,
             Self::V2025_06_18 => 1,
@@ -77,7 +84,7 @@ impl ProtocolVersion {
     }
 
     /// Returns the version at a place in [`ALL`](Self::ALL), or `None` past its end.
-    pub fn from_index(index: u8) -> Option<Self> {
+    pub(crate) fn from_index(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }
 }

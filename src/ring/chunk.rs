@@ -16,6 +16,12 @@
 //!    the ring moves on, hence before the successor can be evicted: if it still reads false under the guard,
 //!    the successor was not given up before the pin. [`Strong::successor`] is this check.
 //!
+//! The drop of a ring keeps the second rule. A cursor borrows its ring only while it reads, so it may be reading
+//! from another ring when its own is dropped. [`Link::release_all`] therefore frees at once only those chunks that
+//! nobody can be about to reach: the ring's first chunk has no predecessor, and a chunk whose count is one is held
+//! by the ring alone, so nobody follows its link. From the first chunk on that may be reached, all are marked as
+//! evicted and given up through the epoch.
+//!
 //! # Memory ordering
 //!
 //! `evicted` is stored before the compare-and-swap (`AcqRel`) that moves the ring's `oldest`; a later evictor
@@ -31,10 +37,10 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 use std::alloc;
 
-use super::position::{Position, is_older};
+use super::position::{FIRST, Position};
 use super::slot::{Entry, Slot};
-use crate::sync::epoch::Guard;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::epoch::{self, Guard};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The fixed part of a chunk; its slots follow in the same allocation.
 #[repr(C)]
@@ -47,12 +53,17 @@ pub(super) struct Chunk<T: Entry> {
     counts: AtomicUsize,
     /// Where a publisher starts to look for an empty slot: every slot before it is filled.
     hint: AtomicU32,
-    /// When the latest entry was published here.
-    stamp: AtomicU32,
     evicted: AtomicBool,
+    /// Whether this is the first chunk of its ring, so that no chunk ever linked to it.
+    is_first: bool,
     slot_count: u16,
+    /// When the latest entry was published here, in milliseconds.
+    stamp: AtomicU64,
     slots: [Slot<T>; 0],
 }
+
+/// A process with more counts of one chunk than this is ended, as by the standard library's `Arc`.
+const MOST_COUNTS: usize = isize::MAX as usize;
 
 impl<T: Entry> Chunk<T> {
     fn layout(slot_count: usize) -> Layout {
@@ -61,7 +72,13 @@ impl<T: Entry> Chunk<T> {
     }
 
     /// Allocates a chunk of empty slots with a count of one.
-    fn allocate(base: Position, weight_before: u64, slot_count: usize, stamp: u32) -> NonNull<Self> {
+    fn allocate(
+        base: Position,
+        weight_before: u64,
+        slot_count: usize,
+        stamp: u64,
+        is_first: bool,
+    ) -> NonNull<Self> {
         let layout = Self::layout(slot_count);
         // SAFETY: the layout has the size of the fixed part at least, so it is not zero.
         let Some(chunk) = NonNull::new(unsafe { alloc::alloc(layout) }.cast::<Self>()) else {
@@ -73,9 +90,10 @@ impl<T: Entry> Chunk<T> {
             next: Link::null(),
             counts: AtomicUsize::new(1),
             hint: AtomicU32::new(0),
-            stamp: AtomicU32::new(stamp),
             evicted: AtomicBool::new(false),
+            is_first,
             slot_count: u16::try_from(slot_count).expect("a chunk has a handful of slots"),
+            stamp: AtomicU64::new(stamp),
             slots: [],
         };
         // SAFETY: the allocation is large enough and aligned for the fixed part, and nobody else knows it yet.
@@ -122,6 +140,22 @@ impl<T: Entry> Chunk<T> {
         unsafe { alloc::dealloc(chunk.as_ptr().cast(), Self::layout(slot_count)) };
     }
 
+    /// Gives up one count of `chunk` and of every chunk behind it.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns these counts and gives them up with this call. No chunk is linked behind the last one any
+    /// more.
+    unsafe fn release_chain(chunk: NonNull<Self>) {
+        let mut rest = Some(chunk);
+        while let Some(chunk) = rest {
+            // SAFETY: the count that the caller owns keeps the chunk alive until it is given up below.
+            rest = NonNull::new(unsafe { chunk.as_ref() }.next.load_raw());
+            // SAFETY: the caller owns the count, and each is given up once.
+            unsafe { Self::release(chunk) };
+        }
+    }
+
     /// The slots of `chunk`.
     ///
     /// # Safety
@@ -132,6 +166,16 @@ impl<T: Entry> Chunk<T> {
         // SAFETY: `allocate` wrote `slot_count` slots there; the caller keeps the chunk alive.
         unsafe {
             core::slice::from_raw_parts(Self::slot_pointer(chunk), usize::from(chunk.as_ref().slot_count))
+        }
+    }
+
+    /// Takes one more count.
+    #[inline]
+    fn retain(&self) {
+        // Relaxed: whoever takes a count has one, or is pinned, so the chunk is alive during this step.
+        if self.counts.fetch_add(1, Ordering::Relaxed) > MOST_COUNTS {
+            // Batches were forgotten without end. One more might wrap the count, and free what is in use.
+            std::process::abort();
         }
     }
 
@@ -147,12 +191,12 @@ impl<T: Entry> Chunk<T> {
     /// whoever sees the entry sees that it is young. Never goes back: a publisher with an earlier time does not
     /// age an entry beside its own.
     #[inline]
-    pub(super) fn touch(&self, now: u32) {
+    pub(super) fn touch(&self, now: u64) {
         // Relaxed, here and below: the Release of the slot that is filled next carries it along. Pairs with the
         // Acquire in `Slot::read` and in a failed `Slot::seal`.
         let mut stamp = self.stamp.load(Ordering::Relaxed);
         // Within a millisecond there is nothing to note.
-        while stamp != now && is_older(stamp, now, 0) {
+        while stamp < now {
             match self.stamp.compare_exchange_weak(stamp, now, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(found) => stamp = found,
@@ -169,7 +213,7 @@ impl<T: Entry> Chunk<T> {
         self.hint.store(index as u32 + 1, Ordering::Release);
     }
 
-    pub(super) fn stamp(&self) -> u32 {
+    pub(super) fn stamp(&self) -> u64 {
         // Relaxed: see `touch`.
         self.stamp.load(Ordering::Relaxed)
     }
@@ -179,7 +223,9 @@ impl<T: Entry> Chunk<T> {
         self.evicted.store(true, Ordering::Release);
     }
 
-    fn is_evicted(&self) -> bool {
+    /// Whether the ring gave the chunk up, or was dropped. Nothing is published to it any more.
+    #[inline]
+    pub(super) fn is_evicted(&self) -> bool {
         // Acquire: pairs with the Release in `mark_evicted`. The epoch's fences do the rest (module docs).
         self.evicted.load(Ordering::Acquire)
     }
@@ -206,9 +252,14 @@ unsafe impl<T: Entry> Send for Strong<T> {}
 unsafe impl<T: Entry> Sync for Strong<T> {}
 
 impl<T: Entry> Strong<T> {
-    /// Allocates a chunk that nobody else knows.
-    pub(super) fn new(base: Position, weight_before: u64, slot_count: usize, stamp: u32) -> Self {
-        Self { chunk: Chunk::allocate(base, weight_before, slot_count, stamp), owned: PhantomData }
+    /// Allocates the first chunk of a ring. Nobody else knows it yet.
+    pub(super) fn first(slot_count: usize, stamp: u64) -> Self {
+        Self { chunk: Chunk::allocate(FIRST, 0, slot_count, stamp, true), owned: PhantomData }
+    }
+
+    /// Allocates a later chunk of a ring. Nobody else knows it yet.
+    pub(super) fn new(base: Position, weight_before: u64, slot_count: usize, stamp: u64) -> Self {
+        Self { chunk: Chunk::allocate(base, weight_before, slot_count, stamp, false), owned: PhantomData }
     }
 
     /// The chunk behind this one: see the second rule in the module docs.
@@ -248,8 +299,7 @@ impl<T: Entry> Strong<T> {
 
 impl<T: Entry> Clone for Strong<T> {
     fn clone(&self) -> Self {
-        // Relaxed: a new count comes from an existing one, which already keeps the chunk alive.
-        self.counts.fetch_add(1, Ordering::Relaxed);
+        self.retain();
         Self { chunk: self.chunk, owned: PhantomData }
     }
 }
@@ -315,8 +365,7 @@ impl<'g, T: Entry> Pinned<'g, T> {
 
     /// Takes a count.
     pub(super) fn strong(self) -> Strong<T> {
-        // Relaxed: the guard keeps the ring's count, and so the chunk, alive during this step.
-        self.counts.fetch_add(1, Ordering::Relaxed);
+        self.retain();
         Strong { chunk: self.chunk, owned: PhantomData }
     }
 
@@ -407,22 +456,67 @@ impl<T: Entry> Link<T> {
         unsafe { chunk.guard.defer_unchecked(move || drop(retired)) };
     }
 
-    /// Gives up the ring's counts of this chunk and all behind it. Called by the drop of the ring.
+    /// Gives up the ring's counts of this chunk and all behind it. Called by the drop of the ring, which nobody
+    /// borrows any more; cursors of the ring may be reading from another one meanwhile.
     pub(super) fn release_all(&mut self) {
-        let mut next = NonNull::new(self.load_raw());
-        while let Some(chunk) = next {
-            // SAFETY: the ring is being dropped, so none of its links moves any more, and its counts of the
-            // chunks from the oldest on are ours to give up; the next is read before the count is given up.
-            unsafe {
-                next = NonNull::new(chunk.as_ref().next.load_raw());
-                Chunk::release(chunk);
+        let Some(oldest) = NonNull::new(self.load_raw()) else { return };
+        // Whether nobody who holds no count of the next chunk can be about to take one: see the module docs.
+        // SAFETY: the ring's count keeps the chunk alive.
+        let mut is_unreachable = unsafe { oldest.as_ref() }.is_first;
+        let mut rest = Some(oldest);
+        while let Some(chunk) = rest {
+            if !is_unreachable {
+                // SAFETY: the ring's counts of this chunk and all behind it are given up once, here.
+                return unsafe { Self::retire_chain(chunk) };
             }
+            // SAFETY: the ring's count keeps the chunk alive until it is given up below.
+            let fixed = unsafe { chunk.as_ref() };
+            rest = NonNull::new(fixed.next.load_raw());
+            // Acquire: whoever held this chunk and hopped to the next took a count of that one first. Pairs with
+            // the Release in `Chunk::release`.
+            if fixed.counts.load(Ordering::Acquire) != 1 {
+                // A cursor or a batch holds it, so somebody may be on the way to the next chunk.
+                fixed.mark_evicted();
+                is_unreachable = false;
+            }
+            // SAFETY: the ring's count of this chunk is given up once, here. The chunk is not used below.
+            unsafe { Chunk::release(chunk) };
         }
+    }
+
+    /// Gives up the ring's counts of `chunk` and all behind it once nobody pinned now can still reach them.
+    ///
+    /// # Safety
+    ///
+    /// The ring is being dropped, and the caller gives up these counts with this call.
+    #[cold]
+    unsafe fn retire_chain(chunk: NonNull<Chunk<T>>) {
+        let guard = epoch::pin();
+        let mut rest = Some(chunk);
+        while let Some(chunk) = rest {
+            // SAFETY: the ring's count keeps the chunk alive until the closure below runs.
+            let fixed = unsafe { chunk.as_ref() };
+            fixed.mark_evicted();
+            rest = NonNull::new(fixed.next.load_raw());
+        }
+        // SAFETY: every chunk that links to one of these is marked as evicted, so no later pin reaches one without
+        // a count of its own. Entries are `Send`, so any thread may drop them.
+        unsafe { guard.defer_unchecked(move || Chunk::release_chain(chunk)) };
     }
 }
 
 impl<T: Entry> fmt::Debug for Link<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Link").field(&self.load_raw()).finish()
+    }
+}
+
+#[cfg(all(test, not(ringmain_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_as_documented() {
+        assert_eq!(Chunk::<Box<u64>>::layout(4).size(), 48 + 4 * 8);
     }
 }

@@ -28,7 +28,9 @@ pub enum Step<V> {
 
 /// The next position one reader will read. Owns no part of the ring but the chunk it stands on.
 ///
-/// The methods take the ring that the cursor reads; a cursor belongs to one ring for its whole life.
+/// The methods take the ring that the cursor reads. A cursor may outlive its ring. One that is given another ring
+/// keeps its position and reads on in either: what it finds is an entry of one of the two at that position, or an
+/// edge. There is no use for that, and no danger.
 pub struct Cursor<T: Entry> {
     position: Position,
     chunk: Option<Strong<T>>,
@@ -70,8 +72,34 @@ impl<T: Entry> Cursor<T> {
     #[inline]
     pub fn warm(&self) -> bool {
         let Some(chunk) = &self.chunk else { return false };
-        let index = self.position.wrapping_sub(chunk.base) as usize;
-        chunk.slots().get(index).is_some_and(Slot::is_entry)
+        chunk.slots().get(index_in(chunk.base, self.position)).is_some_and(Slot::is_entry)
+    }
+
+    /// Whether nothing stands at the position yet, as far as a glance at its slot tells. If this is false, taking tells.
+    #[inline]
+    pub(crate) fn is_at_edge(&self) -> bool {
+        let Some(chunk) = &self.chunk else { return false };
+        let index = index_in(chunk.base, self.position);
+        // Behind an entry: an empty slot elsewhere may lie beyond the end of the chunk or of the ring.
+        let is_next =
+            index.checked_sub(1).and_then(|before| chunk.slots().get(before)).is_some_and(Slot::is_entry);
+        let is_empty = || chunk.slots().get(index).is_some_and(|slot| matches!(slot.read(), State::Empty));
+        is_next && is_empty() && !self.ended && !chunk.is_evicted()
+    }
+
+    /// The entries that wait to be read in the chunk that the cursor holds, by reference: nearly always all there are,
+    /// and no count is taken for them. Where this is `None`, [`take`](Self::take) tells more. The cursor stays where it
+    /// is; see [`pass`](Self::pass).
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<Pending<'_, T>> {
+        let chunk = self.chunk.as_ref().filter(|_| !self.ended)?;
+        Pending::new(chunk.slots(), index_in(chunk.base, self.position), self.position)
+    }
+
+    /// Moves behind `count` entries that were read by [`peek`](Self::peek).
+    #[inline]
+    pub(crate) fn pass(&mut self, count: usize) {
+        self.position += count as u64;
     }
 
     /// Takes up to `max_entries` entries, and no more once their weights reach `max_weight`, across chunks.
@@ -163,7 +191,7 @@ impl<T: Entry> Cursor<T> {
     fn settle(&mut self, ring: &Ring<T>) -> Step<usize> {
         // Nearly always an entry stands right here.
         if let (Some(chunk), false) = (&self.chunk, self.ended) {
-            let index = self.position.wrapping_sub(chunk.base) as usize;
+            let index = index_in(chunk.base, self.position);
             if chunk.slots().get(index).is_some_and(Slot::is_entry) {
                 return Step::Item(index);
             }
@@ -183,21 +211,15 @@ impl<T: Entry> Cursor<T> {
                 }
                 continue;
             };
-            let index =
-                index_in(chunk.base, self.position).expect("a cursor stands at or behind its chunk's base");
-            match chunk.slots().get(index).map(|slot| slot.read()) {
-                Some(State::Entry { .. }) => return Step::Item(index),
-                Some(State::Closed) => {
+            match place_of(index_in(chunk.base, self.position), chunk.slots()) {
+                Found::Entry(index) => return Step::Item(index),
+                Found::BehindTheEnd => {
                     self.ended = true;
                     return Step::Ended;
                 }
-                // A cursor that was set behind the last entry has not read its mark.
-                Some(State::Empty) | None if ends_before(chunk.slots(), index) => {
-                    self.ended = true;
-                    return Step::Ended;
-                }
-                Some(State::Empty) => return Step::Empty,
-                Some(State::Sealed) | None => {}
+                // A chunk of a ring that was dropped is never filled: the ring at hand knows more.
+                Found::NothingYet if !chunk.is_evicted() => return Step::Empty,
+                Found::NothingYet | Found::BehindTheChunk => {}
             }
             let guard = epoch::pin();
             match chunk.successor(&guard) {
@@ -211,15 +233,19 @@ impl<T: Entry> Cursor<T> {
         }
     }
 
-    /// Finds the chunk of the position from the oldest on. `Some` is an edge to report: lag, or nothing yet.
+    /// Finds the chunk of the position: from the tail on if it lies there, as that of most new cursors does, and
+    /// otherwise from the oldest on. `Some` is an edge to report: lag, or nothing yet.
     #[cold]
     fn look_up(&mut self, ring: &Ring<T>) -> Option<Step<usize>> {
         let guard = epoch::pin();
-        let Some(oldest) = ring.oldest.load(&guard) else { return Some(Step::Empty) };
-        if let Some(missed @ 1..) = oldest.base.checked_sub(self.position) {
+        // The tail is read under the guard, like the oldest, and was not given up before it.
+        let tail = ring.tail.load(&guard).filter(|tail| tail.base <= self.position);
+        let Some(mut chunk): Option<Pinned<'_, T>> = tail.or_else(|| ring.oldest.load(&guard)) else {
+            return Some(Step::Empty);
+        };
+        if let Some(missed @ 1..) = chunk.base.checked_sub(self.position) {
             return Some(Step::Lagged { missed });
         }
-        let mut chunk: Pinned<'_, T> = oldest;
         while let Some(next) = chunk.next().filter(|next| next.base <= self.position) {
             chunk = next;
         }
@@ -228,15 +254,89 @@ impl<T: Entry> Cursor<T> {
     }
 }
 
-/// Whether the entry before `index` is the last of the ring.
-fn ends_before<T: Entry>(slots: &[Slot<T>], index: usize) -> bool {
-    let before = index.checked_sub(1).and_then(|before| slots.get(before));
-    before.is_some_and(|slot| matches!(slot.read(), State::Entry { last: true, .. }))
+/// What stands at a position, as far as its chunk tells.
+enum Found {
+    /// An entry, in the slot with this index.
+    Entry(usize),
+    /// Nothing yet: this chunk may still be filled up to there.
+    NothingYet,
+    /// Nothing in this chunk, which ends before the position. The ring goes on, or will go on, in the next.
+    BehindTheChunk,
+    /// Nothing ever: the ring ends before the position.
+    BehindTheEnd,
+}
+
+/// What stands at `index` of a chunk of these slots.
+///
+/// A cursor may have been set beyond the tail. Its slot is then not the first empty one, and stays empty when the
+/// chunk or the ring is ended before it. So the latest slot that is not empty, up to `index`, decides.
+fn place_of<T: Entry>(index: usize, slots: &[Slot<T>]) -> Found {
+    let latest = (0..slots.len().min(index.saturating_add(1))).rev().find_map(|at| match slots[at].read() {
+        State::Empty => None,
+        state => Some((at, state)),
+    });
+    match latest {
+        Some((at, State::Entry { .. })) if at == index => Found::Entry(index),
+        Some((_, State::Closed | State::Entry { last: true, .. })) => Found::BehindTheEnd,
+        Some((_, State::Sealed)) => Found::BehindTheChunk,
+        Some((at, State::Entry { .. })) if at + 1 == slots.len() => Found::BehindTheChunk,
+        None if slots.is_empty() => Found::BehindTheChunk,
+        Some((_, State::Entry { .. } | State::Empty)) | None => Found::NothingYet,
+    }
 }
 
 impl<T: Entry> fmt::Debug for Cursor<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cursor").field("position", &self.position).field("ended", &self.ended).finish()
+    }
+}
+
+impl<T: Entry> Ring<T> {
+    /// The entries from `position` on in the last chunk, by reference, and without a count: the guard keeps them. Where
+    /// this is `None`, a [`Cursor`] tells more.
+    #[inline]
+    pub(crate) fn peek_from<'g>(&self, position: Position, guard: &'g Guard) -> Option<Pending<'g, T>> {
+        let chunk = self.tail.load(guard).filter(|tail| tail.base <= position)?;
+        Pending::new(chunk.slots(), index_in(chunk.base, position), position)
+    }
+}
+
+/// Consecutive entries that stand in one chunk. The one that ends its ring is never among them.
+pub(crate) struct Pending<'a, T: Entry> {
+    slots: &'a [Slot<T>],
+    start: Position,
+}
+
+impl<'a, T: Entry> Pending<'a, T> {
+    /// Takes the entries from `index` on, the first of which stands at `start`. `None` if there is none.
+    #[inline]
+    fn new(slots: &'a [Slot<T>], index: usize, start: Position) -> Option<Self> {
+        let slots = slots.get(index..)?;
+        let is_more = |slot: &&Slot<T>| matches!(slot.read(), State::Entry { last: false, .. });
+        let count = slots.iter().take_while(is_more).count();
+        (count > 0).then(|| Self { slots: &slots[..count], start })
+    }
+
+    /// The entries in order, each with its position.
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Position, Ref<'a, T>)> {
+        let entry = |slot: &'a Slot<T>| match slot.read() {
+            State::Entry { entry, .. } => Some(entry),
+            _ => None,
+        };
+        (self.start..).zip(self.slots.iter().filter_map(entry))
+    }
+
+    /// How many there are; at least one.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Position of the last one.
+    #[inline]
+    pub(crate) fn end(&self) -> Position {
+        self.start + self.slots.len() as u64 - 1
     }
 }
 
@@ -256,7 +356,7 @@ struct Span<T: Entry> {
     range: Range<usize>,
 }
 
-/// Room for as many chunks as the largest batch that the stream room asks for spans.
+/// As many chunks as the largest batch spans that the stream module asks for.
 const SPANS: usize = 17;
 
 impl<T: Entry> Batch<T> {

@@ -2,7 +2,7 @@
 //!
 //! A ring numbers what is published to it 1, 2, 3 … and keeps the newest of it. A [`Cursor`] is a position and
 //! nothing else: what was published before it subscribed and what comes later are the same read at different
-//! positions, so between a snapshot and the live entries there is no seam to lose one in. The stream room
+//! positions, so between a snapshot and the live entries there is no seam to lose one in. The stream module
 //! calls this one; it knows nothing of bytes, of waiting or of HTTP.
 //!
 //! # Algorithm
@@ -21,7 +21,7 @@
 //!   lost race tells the entry its next position and tries the next slot. A full chunk: link a new one, help
 //!   the tail along, then let old chunks go.
 //! - *Read*: one load of the slot under the cursor. At the end of a chunk, hop to the next; if the chunk was
-//!   evicted meanwhile, look the position up from the oldest chunk on.
+//!   evicted meanwhile, look the position up: in the tail chunk, or else from the oldest chunk on.
 //! - *Evict*: move `oldest` one chunk on by compare-and-swap, and give up the ring's count of the chunk passed
 //!   over once nobody pinned can still see it ([`chunk`](self) explains when).
 //! - *Finish*: the last entry carries a mark in its slot, so publishing the last entry and closing the ring are
@@ -31,17 +31,22 @@
 //! # Lag and closing
 //!
 //! A cursor below the oldest position gets [`Step::Lagged`] once, with the number of entries it missed, and
-//! goes on at the oldest. Behind the last entry it gets [`Step::Ended`]; publishing then fails with [`Closed`].
+//! goes on at the oldest. One beyond the tail gets [`Step::Empty`] until its position is published. Behind the last
+//! entry it gets [`Step::Ended`]; publishing then fails with [`Closed`].
+//!
+//! A cursor or a batch may outlive its ring: it keeps the chunks that it stands on. A ring whose chunks nobody else
+//! holds is freed when it is dropped, unless its first chunk was evicted before; otherwise the rest is freed by the
+//! epoch.
 //!
 //! # Progress
 //!
 //! Publishing is lock-free: a failed compare-and-swap means that somebody else published. Reading inside a
-//! chunk is wait-free; a hop is wait-free, a look-up takes a step per retained chunk. No reader delays a
-//! publisher, and no publisher that stops half-way delays anybody.
+//! chunk is wait-free; a hop is wait-free. A look-up near the tail takes one step, others a step per retained chunk.
+//! No reader delays a publisher, and no publisher that stops half-way delays anybody.
 //!
 //! # Memory use
 //!
-//! An empty ring is two null pointers. A chunk is 56 bytes and 8 a slot: the first has 4 slots, later ones 16.
+//! An empty ring is two null pointers. A chunk is 48 bytes and 8 a slot: the first has 4 slots, later ones 16.
 //! What is retained: from the capacity up to the capacity and one chunk more, or fewer if the byte limit says
 //! so. A stalled reader keeps the chunk it stands on, and not the chain behind it.
 //!
@@ -57,6 +62,7 @@ mod position;
 mod slot;
 mod writer;
 
+pub(crate) use cursor::Pending;
 pub use cursor::{Batch, Cursor, Step};
 pub use position::{FIRST, Position};
 pub use slot::{Entry, Ref};
@@ -70,23 +76,23 @@ use chunk::Link;
 /// How much a ring retains. All limits hold at once; whichever is reached first evicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries to keep, at least; up to one chunk (16) more may be kept. Default 256.
+    /// Entries to keep, at least; up to one chunk (16) more may be kept. Default 1,024.
     pub capacity: usize,
     /// Weight to keep, at most, as [`Entry::weight`] counts it, not counting the chunk being written, which is
     /// cut short at a quarter of this. Default 1 MiB.
     pub max_weight: u64,
     /// Milliseconds after which an entry goes: when a later one needs a new chunk, or when
-    /// [`Ring::evict_older`] is called. Below 2^31. Default 5 minutes.
+    /// [`Ring::evict_older`] is called. Default 5 minutes.
     pub max_age_ms: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { capacity: 256, max_weight: 1 << 20, max_age_ms: 5 * 60 * 1000 }
+        Self { capacity: 1024, max_weight: 1 << 20, max_age_ms: 5 * 60 * 1000 }
     }
 }
 
-/// See the [module documentation](self).
+/// A bounded log of the latest entries. See the module documentation.
 pub struct Ring<T: Entry> {
     oldest: Link<T>,
     tail: Link<T>,

@@ -8,9 +8,11 @@ pub type Position = u64;
 /// The position of the first entry of every ring.
 pub const FIRST: Position = 1;
 
-/// Index of `position` in a chunk that begins at `base`, or `None` if it lies before it.
-pub(super) fn index_in(base: Position, position: Position) -> Option<usize> {
-    position.checked_sub(base).and_then(|distance| usize::try_from(distance).ok())
+/// Index of `position` in a chunk that begins at `base`; a very large one, which no chunk has, if it lies before
+/// the chunk or further behind it than `usize` can tell.
+#[inline]
+pub(super) fn index_in(base: Position, position: Position) -> usize {
+    usize::try_from(position.wrapping_sub(base)).unwrap_or(usize::MAX)
 }
 
 /// How many slots the chunk after one of `previous` slots has: 4, then 16, but never more than the ring may
@@ -28,10 +30,10 @@ const FEW_SLOTS: usize = 4;
 /// Slots of every later chunk: reclamation and hops are paid once per so many entries.
 const MANY_SLOTS: usize = 16;
 
-/// Whether `stamp` is at least `age` old at `now`. All are in milliseconds of a wrapping 32-bit clock, so the
-/// answer holds for ages below 2^31 ms (24 days).
-pub(super) fn is_older(stamp: u32, now: u32, age: u32) -> bool {
-    now.wrapping_sub(stamp) as i32 >= i32::try_from(age).unwrap_or(i32::MAX)
+/// Whether `stamp` is at least `age` old at `now`, all in milliseconds. A stamp later than `now`, which a publisher
+/// with a later clock left, is not old.
+pub(super) fn is_older(stamp: u64, now: u64, age: u32) -> bool {
+    now.checked_sub(stamp).is_some_and(|passed| passed >= u64::from(age))
 }
 
 #[cfg(test)]
@@ -53,16 +55,18 @@ mod tests {
         #[test]
         fn index_is_the_distance_from_the_base(base in prop_oneof![0..100u64, u64::MAX - 100..=u64::MAX], distance in 0..50u64) {
             if let Some(position) = base.checked_add(distance) {
-                prop_assert_eq!(index_in(base, position), Some(distance as usize));
+                prop_assert_eq!(index_in(base, position), distance as usize);
             }
-            if distance > 0 {
-                prop_assert_eq!(index_in(base, base.saturating_sub(distance)), if base >= distance { None } else { index_in(base, 0) });
+            if let Some(before @ 0..) = base.checked_sub(distance + 1) {
+                prop_assert!(index_in(base, before) > usize::MAX / 2);
             }
         }
 
         #[test]
-        fn age_survives_the_wrap_of_the_clock(stamp in any::<u32>(), passed in 0..1_000_000u32, age in 0..1_000_000u32) {
-            prop_assert_eq!(is_older(stamp, stamp.wrapping_add(passed), age), passed >= age);
+        fn age_is_what_has_passed(stamp in 0..=u64::MAX / 2, passed in any::<u32>(), age in any::<u32>(), quiet in 0..=u64::MAX / 2) {
+            prop_assert_eq!(is_older(stamp, stamp + u64::from(passed), age), passed >= age);
+            prop_assert!(is_older(stamp, stamp + quiet, age) || quiet < u64::from(age));
+            prop_assert!(passed == 0 || !is_older(stamp + u64::from(passed), stamp, age));
         }
     }
 }

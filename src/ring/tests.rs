@@ -67,6 +67,34 @@ fn drain(cursor: &mut Cursor<Handle>, ring: &Ring<Handle>) -> (Vec<(u64, u64)>, 
     }
 }
 
+/// The same, of what stands in the cursor's chunk by peeking.
+fn drain_peeking(cursor: &mut Cursor<Handle>, ring: &Ring<Handle>) -> (Vec<(u64, u64)>, u64, bool) {
+    let (mut seen, mut missed) = (Vec::new(), 0);
+    loop {
+        while let Some(pending) = cursor.peek() {
+            let start = seen.len();
+            seen.extend(pending.iter().map(|(position, entry)| {
+                assert_eq!(position, entry.0.position);
+                (position, entry.0.payload)
+            }));
+            let count = pending.len();
+            assert_eq!((seen.len() - start, seen.last().unwrap().0), (count, pending.end()));
+            assert!(!cursor.is_at_edge());
+            cursor.pass(count);
+        }
+        let was_at_edge = cursor.is_at_edge();
+        match cursor.take(ring, 1, 1) {
+            Step::Item(batch) => {
+                assert!(!was_at_edge);
+                seen.extend(batch.iter().map(|entry| (entry.0.position, entry.0.payload)));
+            }
+            Step::Lagged { missed: more } => missed += more,
+            Step::Empty => return (seen, missed, false),
+            Step::Ended => return (seen, missed, true),
+        }
+    }
+}
+
 #[test]
 fn an_empty_ring_is_two_words_and_reads_as_empty() {
     assert_eq!(size_of::<Ring<Handle>>(), 16);
@@ -222,6 +250,204 @@ fn old_entries_go_by_age_and_positions_go_on() {
 }
 
 #[test]
+fn an_entry_is_old_after_any_quiet_time() {
+    let limits = Limits { max_age_ms: 100, ..small(64) };
+    for quiet in [100, 1 << 31, (1 << 31) + 50, (1 << 32) + 1, 1 << 40] {
+        let ring = Ring::new();
+        for n in 1..=10 {
+            ring.publish(Handle::new(n), 7, &limits).unwrap();
+        }
+        assert_eq!(ring.evict_older(7 + quiet, &limits), 10, "after {quiet} ms");
+        // An entry published after a quiet time is young, and so is the chunk that it shares with the others.
+        let ring = Ring::new();
+        ring.publish(Handle::new(1), 7, &limits).unwrap();
+        ring.publish(Handle::new(2), 7 + quiet, &limits).unwrap();
+        assert_eq!(ring.evict_older(7 + quiet + 99, &limits), 0, "after {quiet} ms");
+        assert_eq!(ring.evict_older(7 + quiet + 100, &limits), 2, "after {quiet} ms");
+    }
+}
+
+#[test]
+fn what_each_call_evicted_adds_up() {
+    let limits = Limits { max_age_ms: 100, ..small(64) };
+    let ring = Ring::new();
+    (1..=30).for_each(|n| assert!(ring.publish(Handle::heavy(n, 10), n, &limits).is_ok()));
+    assert_eq!(ring.evict_older(110, &limits), 4, "the first chunk is old at 104");
+    assert_eq!(ring.trim(100, 110, &limits), 160);
+    assert_eq!((ring.oldest(), ring.weight()), (21, 100));
+}
+
+#[test]
+fn cursor_may_outlive_its_ring() {
+    // How many entries there are, how many were evicted before, and how many the cursor read.
+    for (entries, evicted, read) in [
+        (1, 0, 1),
+        (4, 0, 2),
+        (5, 0, 1),
+        (60, 0, 1),
+        (60, 0, 30),
+        (60, 0, 60),
+        (60, 20, 1),
+        (60, 20, 25),
+        (60, 60, 1),
+    ] {
+        let other = Ring::new();
+        (1..=70).for_each(|n| assert!(other.publish(Handle::new(n + 1000), 0, &small(100)).is_ok()));
+        let (ring, limits) = (Ring::new(), small(100));
+        let mut cursor = Cursor::at(FIRST);
+        let publish = |from, to| {
+            (from..=to).for_each(|n| assert!(ring.publish(Handle::heavy(n, 1), 0, &limits).is_ok()));
+        };
+        publish(1, read);
+        (0..read).for_each(|_| assert!(matches!(cursor.next(&ring), Step::Item(_))));
+        publish(read + 1, entries);
+        ring.trim(entries - evicted, 0, &limits);
+        let mut batch_cursor = Cursor::at(ring.oldest());
+        let batch = batch_cursor.take(&ring, 1000, usize::MAX);
+        drop(ring);
+        collect();
+        // What stands in the chunk under the cursor is still there; then it reads what the other ring has.
+        let (seen, missed, ended) = drain(&mut cursor, &other);
+        assert_eq!((seen.len() as u64, missed, ended), (70 - read, 0, false), "{entries} {evicted} {read}");
+        let (own, others): (Vec<_>, Vec<_>) = seen.into_iter().partition(|(_, payload)| *payload <= entries);
+        assert!(own.len() < 16 && own.iter().all(|(position, payload)| position == payload));
+        assert!(others.iter().all(|(position, payload)| position + 1000 == *payload));
+        let (seen, ..) = drain(&mut batch_cursor, &other);
+        assert!(seen.into_iter().map(|(position, _)| position).eq(entries + 1..=70));
+        if let Step::Item(batch) = batch {
+            assert!(batch.iter().map(|entry| entry.0.payload).eq(batch.positions()));
+        }
+    }
+}
+
+/// A cursor whose ring is dropped by another thread, chain and all, while it reads from another ring.
+#[test]
+fn cursors_race_the_drop_of_their_ring_stress() {
+    let other = Ring::new();
+    other.publish(Handle::new(1), 0, &small(4)).unwrap();
+    for round in 0..if cfg!(debug_assertions) { 300 } else { 3000 } {
+        let (ring, limits) = (Ring::new(), small(200));
+        (1..=100).for_each(|n| assert!(ring.publish(Handle::heavy(n, 1), 0, &limits).is_ok()));
+        let mut cursors: Vec<_> = [1, 3, 20, 21, 60].map(Cursor::at).into();
+        cursors.iter_mut().for_each(|cursor| assert!(matches!(cursor.next(&ring), Step::Item(_))));
+        if round % 2 == 0 {
+            ring.trim(60, 0, &limits);
+        }
+        thread::scope(|scope| {
+            scope.spawn(move || drop(ring));
+            for mut cursor in cursors {
+                let other = &other;
+                scope.spawn(move || {
+                    let (seen, ..) = drain(&mut cursor, other);
+                    assert!(seen.iter().all(|(position, payload)| position == payload));
+                });
+            }
+        });
+        collect();
+    }
+}
+
+#[test]
+fn cursor_beyond_the_tail_is_served() {
+    type End = fn(&Ring<Handle>, &Limits);
+    // How the chunk under the cursor may end early.
+    let ends: [(&str, End); 5] = [
+        ("nothing", |_, _| {}),
+        ("age", |ring, limits| assert!(ring.evict_older(1000, limits) > 0)),
+        ("trim", |ring, limits| assert!(ring.trim(0, 0, limits) > 0)),
+        ("weight", |ring, limits| assert!(ring.publish(Handle::heavy(0, 300), 0, limits).is_ok())),
+        ("weight and trim", |ring, limits| {
+            assert!(ring.publish(Handle::heavy(0, 300), 0, limits).is_ok());
+            assert!(ring.trim(0, 0, limits) > 0);
+        }),
+    ];
+    let limits = Limits { capacity: 100, max_weight: 1000, max_age_ms: 1000 };
+    for (name, end) in ends {
+        for (before, ahead) in [1, 2, 3, 4, 5, 9].into_iter().flat_map(|n| (0..25).map(move |m| (n, m))) {
+            let ring = Ring::new();
+            (1..=before).for_each(|n| assert!(ring.publish(Handle::new(n), 0, &limits).is_ok()));
+            let position = ring.tail() + ahead;
+            let mut cursor = Cursor::at(position);
+            assert!(matches!(cursor.next(&ring), Step::Empty));
+            end(&ring, &limits);
+            while ring.tail() < position {
+                assert!(matches!(cursor.take(&ring, 1, 1), Step::Empty));
+                ring.publish(Handle::new(0), 2000, &limits).unwrap();
+            }
+            let first = if ring.tail() == position {
+                ring.publish(Handle::new(7), 2000, &limits).unwrap()
+            } else {
+                0
+            };
+            let (seen, missed, ended) = drain(&mut cursor, &ring);
+            let served = seen.first().is_some_and(|(at, _)| *at == position.max(first)) || missed > 0;
+            assert!(served && !ended, "{name}, {ahead} beyond {before}: {seen:?}");
+            // One beyond the end ends, and one that stands there when the ring ends does too.
+            let mut late = Cursor::at(ring.tail() + ahead);
+            assert!(matches!(late.next(&ring), Step::Empty));
+            assert!(ring.close(2000, &limits));
+            for cursor in
+                [&mut late, &mut Cursor::at(ring.tail() + ahead), &mut Cursor::at(u64::MAX), &mut cursor]
+            {
+                assert!(matches!(cursor.next(&ring), Step::Ended), "{name}, {ahead} beyond {before}");
+            }
+        }
+    }
+}
+
+/// An entry that does something whenever its weight is asked.
+struct Hooked(Box<(u64, Box<dyn Fn() + Send + Sync>)>);
+
+impl Hooked {
+    fn new(payload: u64, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Box::new((payload, Box::new(hook))))
+    }
+}
+
+#[allow(unsafe_code)]
+// SAFETY: as for `Handle`.
+unsafe impl Entry for Hooked {
+    fn into_raw(self) -> *mut () {
+        Box::into_raw(self.0).cast()
+    }
+
+    unsafe fn from_raw(raw: *mut ()) -> Self {
+        // SAFETY: the caller passes what `into_raw` gave.
+        Self(unsafe { Box::from_raw(raw.cast()) })
+    }
+
+    fn weight(&self) -> usize {
+        self.0.1();
+        1
+    }
+}
+
+#[test]
+fn a_trim_leaves_what_is_published_while_it_runs() {
+    let (ring, limits) = (crate::sync::Arc::new(Ring::new()), small(64));
+    let published = crate::sync::Arc::new(crate::sync::Mutex::new(Some(Vec::new())));
+    let (inner, record) = (crate::sync::Arc::downgrade(&ring), published.clone());
+    let hook = move || {
+        let (Some(ring), Some(mut positions)) = (inner.upgrade(), crate::sync::lock(&record).take()) else {
+            return;
+        };
+        if positions.len() < 3 {
+            positions.push(ring.publish(Hooked::new(2, || ()), 0, &limits).unwrap());
+        }
+        *crate::sync::lock(&record) = Some(positions);
+    };
+    ring.publish(Hooked::new(1, || ()), 0, &limits).unwrap();
+    ring.publish(Hooked::new(1, hook), 0, &limits).unwrap();
+    let gone = ring.trim(0, 0, &limits);
+    let published = crate::sync::lock(&published).take().unwrap();
+    assert!(!published.is_empty());
+    assert_eq!((gone, ring.weight()), (0, 2 + published.len() as u64));
+    let mut cursor = Cursor::at(published[0]);
+    assert!(matches!(cursor.next(&ring), Step::Item(entry) if entry.0.0 == 2));
+    assert_eq!(ring.trim(0, 0, &limits), 2 + published.len() as u64, "the next trim takes it");
+}
+
+#[test]
 fn a_batch_spans_chunks_and_respects_its_limits() {
     let (ring, limits) = (Ring::new(), small(64));
     for n in 1..=50 {
@@ -323,14 +549,67 @@ fn each_entry_reaches_racing_readers_exactly_once_or_is_counted_as_missed() {
 }
 
 proptest! {
+    /// Cursors set anywhere, beyond the tail too, and looked at whenever: each gets every entry from its position on,
+    /// or is told how many it missed, and then the end.
+    #[test]
+    fn any_cursor_gets_everything_from_its_position_on(
+        steps in proptest::collection::vec((0..14u8, 0..60u64), 1..150),
+    ) {
+        let limits = Limits { capacity: 30, max_weight: 400, max_age_ms: 100 };
+        let ring = Ring::new();
+        let (mut published, mut now, mut cursors) = (0, 0, Vec::new());
+        for (action, number) in steps {
+            match action {
+                0..=6 => {
+                    published += 1;
+                    prop_assert_eq!(ring.publish(Handle::heavy(published, 1 + number as usize), now, &limits).unwrap(), published);
+                }
+                7 => {
+                    now += number;
+                    ring.evict_older(now, &limits);
+                }
+                8 => {
+                    ring.trim(number * 5, now, &limits);
+                }
+                9 | 10 => {
+                    let start = (published + 30).saturating_sub(number).max(1);
+                    cursors.push((Cursor::at(start), start));
+                }
+                _ => if let Some((cursor, next)) = cursors.last_mut() {
+                    if let Some(pending) = ring.peek_from(*next, &epoch::pin()) {
+                        let payloads: Vec<_> = pending.iter().map(|(_, entry)| entry.0.payload).collect();
+                        prop_assert_eq!(payloads, (*next..=published).collect::<Vec<_>>(), "all up to the tail");
+                    }
+                    let drain = if number % 2 == 0 { drain } else { drain_peeking };
+                    let (seen, missed, ended) = drain(cursor, &ring);
+                    prop_assert!(!ended && seen.iter().all(|(position, payload)| position == payload));
+                    *next += seen.len() as u64 + missed;
+                    prop_assert!(*next > published);
+                },
+            }
+        }
+        if published % 2 == 0 {
+            ring.close(now, &limits);
+        } else {
+            published += 1;
+            ring.publish_last(Handle::new(published), now, &limits).unwrap();
+        }
+        for (mut cursor, next) in cursors {
+            let drain = if next % 2 == 0 { drain } else { drain_peeking };
+            let (seen, missed, ended) = drain(&mut cursor, &ring);
+            prop_assert!(ended && seen.iter().all(|(position, payload)| position == payload));
+            prop_assert_eq!(next + seen.len() as u64 + missed, (published + 1).max(next));
+        }
+    }
+
     #[test]
     fn any_sequence_agrees_with_a_simple_model(
         capacity in 1..40usize,
-        steps in proptest::collection::vec((0..12u8, 1..50usize, 0..40u32), 1..200),
+        steps in proptest::collection::vec((0..12u8, 1..50usize, 0..40u64), 1..200),
     ) {
         let limits = Limits { capacity, max_weight: 400, max_age_ms: 100 };
         let ring = Ring::new();
-        let (mut published, mut now, mut cursor, mut next) = (0u64, 0u32, Cursor::at(FIRST), FIRST);
+        let (mut published, mut now, mut cursor, mut next) = (0u64, 0u64, Cursor::at(FIRST), FIRST);
         for (action, weight, passed) in steps {
             match action {
                 0..=7 => {

@@ -1,9 +1,10 @@
 //! Publishing, closing and evicting.
 
 use core::fmt;
+use core::ops::AddAssign;
 
 use super::chunk::{Link, Pinned, Strong};
-use super::position::{FIRST, Position, is_older, next_chunk_slots};
+use super::position::{Position, is_older, next_chunk_slots};
 use super::slot::{Entry, Slot, State};
 use super::{Limits, Ring};
 use crate::sync::epoch::{self, Guard};
@@ -26,12 +27,13 @@ impl<T> fmt::Display for Closed<T> {
 impl<T> std::error::Error for Closed<T> {}
 
 impl<T: Entry> Ring<T> {
-    /// Publishes `entry` and returns its position. `now` is in milliseconds of any wrapping clock.
+    /// Publishes `entry` and returns its position. `now` is in milliseconds of any clock, the same for all calls on
+    /// this ring.
     ///
     /// # Errors
     ///
     /// [`Closed`] with the entry, if the ring was closed or its last entry published.
-    pub fn publish(&self, entry: T, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {
+    pub fn publish(&self, entry: T, now: u64, limits: &Limits) -> Result<Position, Closed<T>> {
         self.append(entry, false, now, limits)
     }
 
@@ -40,7 +42,7 @@ impl<T: Entry> Ring<T> {
     /// # Errors
     ///
     /// [`Closed`] with the entry, if the ring was closed already.
-    pub fn publish_last(&self, entry: T, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {
+    pub fn publish_last(&self, entry: T, now: u64, limits: &Limits) -> Result<Position, Closed<T>> {
         self.append(entry, true, now, limits)
     }
 
@@ -53,7 +55,7 @@ impl<T: Entry> Ring<T> {
         chunk.slots().get(chunk.hint()).is_some_and(Slot::is_entry)
     }
 
-    fn append(&self, mut entry: T, last: bool, now: u32, limits: &Limits) -> Result<Position, Closed<T>> {
+    fn append(&self, mut entry: T, last: bool, now: u64, limits: &Limits) -> Result<Position, Closed<T>> {
         let guard = epoch::pin();
         let weight = entry.weight() as u64;
         let mut chunk = self.tail_or_first(now, limits, &guard);
@@ -86,12 +88,12 @@ impl<T: Entry> Ring<T> {
                     Err((back, State::Closed | State::Entry { last: true, .. })) => return Err(Closed(back)),
                 }
             }
-            chunk = self.chunk_after(chunk, index, now, limits, None);
+            chunk = self.chunk_after(chunk, index, now, limits);
         }
     }
 
     /// Closes the ring behind what is published so far. False if it was closed already.
-    pub fn close(&self, now: u32, limits: &Limits) -> bool {
+    pub fn close(&self, now: u64, limits: &Limits) -> bool {
         let guard = epoch::pin();
         let mut chunk = self.tail_or_first(now, limits, &guard);
         loop {
@@ -104,17 +106,17 @@ impl<T: Entry> Ring<T> {
                     Err(State::Closed | State::Entry { last: true, .. }) => return false,
                 }
             }
-            chunk = self.chunk_after(chunk, index, now, limits, None);
+            chunk = self.chunk_after(chunk, index, now, limits);
         }
     }
 
     /// The chunk to publish to; the first publisher makes the first one.
-    fn tail_or_first<'g>(&self, now: u32, limits: &Limits, guard: &'g Guard) -> Pinned<'g, T> {
+    fn tail_or_first<'g>(&self, now: u64, limits: &Limits, guard: &'g Guard) -> Pinned<'g, T> {
         if let Some(chunk) = self.tail.load(guard) {
             return chunk;
         }
         let oldest = self.oldest.load(guard).unwrap_or_else(|| {
-            let first = Strong::new(FIRST, 0, next_chunk_slots(0, limits.capacity), now);
+            let first = Strong::first(next_chunk_slots(0, limits.capacity), now);
             self.oldest.install(first, guard).0
         });
         // Whoever comes here helps. `oldest` moves on only after the tail has, so while the tail names nothing
@@ -123,30 +125,34 @@ impl<T: Entry> Ring<T> {
         self.tail.load(guard).unwrap_or(oldest)
     }
 
-    /// The chunk behind `full`, whose entries end at index `end`; links a new one of `slots` slots (by default:
-    /// the next step of growth) if there is none. Helps the tail along, and the thread that linked evicts.
-    fn chunk_after<'g>(
+    /// The chunk behind `full`, whose entries end at index `end`; links a new one, a step of growth larger, if there
+    /// is none.
+    fn chunk_after<'g>(&self, full: Pinned<'g, T>, end: usize, now: u64, limits: &Limits) -> Pinned<'g, T> {
+        let slots = next_chunk_slots(full.slots().len(), limits.capacity);
+        self.link_behind(full, end, slots, now, limits).0
+    }
+
+    /// The chunk behind `full`, whose entries end at index `end`; links a new one of `slots` slots if there is none.
+    /// Helps the tail along, and the thread that linked evicts.
+    fn link_behind<'g>(
         &self,
         full: Pinned<'g, T>,
         end: usize,
-        now: u32,
+        slots: usize,
+        now: u64,
         limits: &Limits,
-        slots: Option<usize>,
-    ) -> Pinned<'g, T> {
+    ) -> (Pinned<'g, T>, Evicted) {
         let (next, linked) = match full.next() {
             Some(next) => (next, false),
             None => {
                 let base = full.base + end as u64;
                 let weight_before = full.weight_before + weight_of(full);
-                let slots = slots.unwrap_or_else(|| next_chunk_slots(full.slots().len(), limits.capacity));
                 full.append(Strong::new(base, weight_before, slots, now))
             }
         };
         self.tail.move_on(Some(full), next);
-        if linked {
-            self.evict_beyond(now, limits, next);
-        }
-        next
+        let evicted = if linked { self.evict_beyond(now, limits, next) } else { Evicted::default() };
+        (next, evicted)
     }
 
     /// Ends the chunk early once it weighs a quarter of the limit, so that few heavy entries cannot hide from
@@ -158,34 +164,36 @@ impl<T: Entry> Ring<T> {
     }
 
     /// Evicts whole chunks while more is retained than the limits allow. `tail` was just linked, and is empty.
-    fn evict_beyond(&self, now: u32, limits: &Limits, tail: Pinned<'_, T>) {
+    fn evict_beyond(&self, now: u64, limits: &Limits, tail: Pinned<'_, T>) -> Evicted {
         self.evict_while(|oldest, next| {
             tail.base.saturating_sub(next.base) >= limits.capacity as u64
                 || is_older(oldest.stamp(), now, limits.max_age_ms)
                 || tail.weight_before.saturating_sub(oldest.weight_before) > limits.max_weight
-        });
+        })
     }
 
     /// Evicts what is older than the age limit at `now`, even if nothing new is published. The last entry of a
-    /// finished ring stays. Returns how many positions were passed over.
-    pub fn evict_older(&self, now: u32, limits: &Limits) -> u64 {
+    /// finished ring stays. Returns how many entries this call evicted.
+    pub fn evict_older(&self, now: u64, limits: &Limits) -> u64 {
         let guard = epoch::pin();
-        let Some(first) = self.oldest.load(&guard).map(|chunk| chunk.base) else { return 0 };
-        self.evict_while(|oldest, _| is_older(oldest.stamp(), now, limits.max_age_ms));
-        let (Some(oldest), Some(tail)) = (self.oldest.load(&guard), self.tail.load(&guard)) else { return 0 };
+        let is_old = |chunk: Pinned<'_, T>| is_older(chunk.stamp(), now, limits.max_age_ms);
+        let mut evicted = self.evict_while(|oldest, _| is_old(oldest));
+        let (Some(oldest), Some(tail)) = (self.oldest.load(&guard), self.tail.load(&guard)) else {
+            return evicted.entries;
+        };
         // Only the tail is left, and all of it is old: end it here and put a chunk without slots behind it,
         // which remembers the position and nothing else. A later publish grows the ring anew.
         if oldest.is(tail)
             && !tail.slots().is_empty()
-            && is_older(tail.stamp(), now, limits.max_age_ms)
+            && is_old(tail)
             && let Some(end) = seal(tail)
         {
-            self.chunk_after(tail, end, now, limits, Some(0));
+            evicted += self.link_behind(tail, end, 0, now, limits).1;
             // Looks at the age again: an entry that came in just before the end made the chunk young, and then
             // the chunk stays.
-            self.evict_while(|oldest, _| is_older(oldest.stamp(), now, limits.max_age_ms));
+            evicted += self.evict_while(|oldest, _| is_old(oldest));
         }
-        self.oldest.load(&guard).map_or(0, |oldest| oldest.base.saturating_sub(first))
+        evicted.entries
     }
 
     /// The weight of everything retained. Another thread may change it between this call and the next.
@@ -206,43 +214,65 @@ impl<T: Entry> Ring<T> {
     }
 
     /// Evicts the oldest entries until what can be let go weighs no more than `max_weight`. The last entry of a
-    /// finished ring stays, with what shares its chunk. Returns the weight let go.
-    pub fn trim(&self, max_weight: u64, now: u32, limits: &Limits) -> u64 {
+    /// finished ring stays, with what shares its chunk, and so does what is published while this call runs. Returns
+    /// the weight that this call let go.
+    pub fn trim(&self, max_weight: u64, now: u64, limits: &Limits) -> u64 {
         let guard = epoch::pin();
         let Some(tail) = self.tail.load(&guard) else { return 0 };
-        // What is published meanwhile is left for the next time.
-        let (before, open) = (self.spare_weight(), open_weight(tail));
-        let is_heavy = |oldest: Pinned<'_, T>| {
-            tail.weight_before.saturating_sub(oldest.weight_before) + open > max_weight
-        };
-        self.evict_while(|oldest, _| is_heavy(oldest));
-        // Only the tail is left: as in `evict_older`.
+        // What is published from here on is left for the next time.
+        let (entries, open) = entries_of(tail);
+        let mut evicted = self.evict_while(|oldest, _| {
+            // Another thread may move the oldest past the tail that was seen. What stands there is newer.
+            let is_before = oldest.base <= tail.base && !oldest.is(tail);
+            is_before && tail.weight_before.saturating_sub(oldest.weight_before) + open > max_weight
+        });
+        // Only the tail is left: as in `evict_older`. One that grew meanwhile stays.
         if open > max_weight
             && self.oldest.load(&guard).is_some_and(|oldest| oldest.is(tail))
-            && let Some(end) = seal(tail)
+            && seal_at(tail, entries)
         {
-            self.chunk_after(tail, end, now, limits, Some(0));
-            self.evict_while(|oldest, _| oldest.is(tail));
+            evicted += self.link_behind(tail, entries, 0, now, limits).1;
+            evicted += self.evict_while(|oldest, _| oldest.is(tail));
         }
-        before.saturating_sub(self.spare_weight())
+        evicted.weight
     }
 
-    /// Evicts the oldest chunk as long as `surplus` says so of it and the next. Never evicts the tail.
-    fn evict_while(&self, surplus: impl Fn(Pinned<'_, T>, Pinned<'_, T>) -> bool) {
-        let guard = epoch::pin();
+    /// Evicts the oldest chunk as long as `surplus` says so of it and the next. Never evicts the tail. Returns what
+    /// was evicted here, and not what other threads evicted meanwhile.
+    fn evict_while(&self, surplus: impl Fn(Pinned<'_, T>, Pinned<'_, T>) -> bool) -> Evicted {
+        let (guard, mut evicted) = (epoch::pin(), Evicted::default());
         while let (Some(oldest), Some(tail)) = (self.oldest.load(&guard), self.tail.load(&guard)) {
             if oldest.is(tail) {
-                return;
+                break;
             }
-            let Some(next) = oldest.next() else { return };
+            let Some(next) = oldest.next() else { break };
             if !surplus(oldest, next) {
-                return;
+                break;
             }
             oldest.mark_evicted();
             if self.oldest.move_on(Some(oldest), next) {
+                evicted += Evicted {
+                    entries: next.base - oldest.base,
+                    weight: next.weight_before - oldest.weight_before,
+                };
                 Link::retire(oldest);
             }
         }
+        evicted
+    }
+}
+
+/// What one call evicted.
+#[derive(Clone, Copy, Default)]
+struct Evicted {
+    entries: u64,
+    weight: u64,
+}
+
+impl AddAssign for Evicted {
+    fn add_assign(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.weight += more.weight;
     }
 }
 
@@ -259,15 +289,39 @@ fn seal<T: Entry>(chunk: Pinned<'_, T>) -> Option<usize> {
     Some(index)
 }
 
+/// Ends `chunk` before the slot at `index`, up to which it is filled. False if an entry or the end of the ring stands
+/// there.
+fn seal_at<T: Entry>(chunk: Pinned<'_, T>, index: usize) -> bool {
+    let Some(slot) = chunk.slots().get(index) else { return true };
+    matches!(slot.seal(), Ok(()) | Err(State::Sealed))
+}
+
 /// Weight of the entries in `tail`, or nothing if the ring ends in it.
 fn open_weight<T: Entry>(tail: Pinned<'_, T>) -> u64 {
-    let ends = |slot: &Slot<T>| matches!(slot.read(), State::Closed | State::Entry { last: true, .. });
-    if tail.slots().iter().any(ends) { 0 } else { weight_of(tail) }
+    entries_of(tail).1
+}
+
+/// How many entries stand in `tail` at one moment, and what they weigh; nothing if the ring ends in it.
+fn entries_of<T: Entry>(tail: Pinned<'_, T>) -> (usize, u64) {
+    let mut entries = 0;
+    for slot in tail.slots() {
+        match slot.read() {
+            State::Entry { last: false, .. } => entries += 1,
+            State::Entry { last: true, .. } | State::Closed => return (0, 0),
+            State::Empty | State::Sealed => break,
+        }
+    }
+    (entries, weight_of_first(entries, tail))
 }
 
 /// Weight of the entries in `chunk` so far.
 fn weight_of<T: Entry>(chunk: Pinned<'_, T>) -> u64 {
-    let weights = chunk.slots().iter().map_while(|slot| match slot.read() {
+    weight_of_first(chunk.slots().len(), chunk)
+}
+
+/// Weight of the entries in `chunk` so far, but no more than the first `entries`.
+fn weight_of_first<T: Entry>(entries: usize, chunk: Pinned<'_, T>) -> u64 {
+    let weights = chunk.slots().iter().take(entries).map_while(|slot| match slot.read() {
         State::Entry { entry, .. } => Some(entry.weight() as u64),
         State::Empty | State::Sealed | State::Closed => None,
     });

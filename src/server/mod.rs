@@ -1,8 +1,13 @@
-//! The network edge: hyper and tokio around the core.
+//! The network edge: a server for one endpoint, on hyper and tokio.
 //!
 //! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
-//! [`Handler`], and writes streams. HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes; with
-//! the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
+//! [`Handler`](crate::handler::Handler), and writes streams. It speaks HTTP/1.1 and HTTP/2 with prior knowledge, told
+//! apart by the first bytes; with the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
+//!
+//! # Two halves
+//!
+//! `connection/` has the sockets and knows nothing of JSON. `request/` answers one request, whatever carried it, and
+//! knows no socket. What both need is in `endpoint.rs`. Event streams that leave hyper are written by `writer/`.
 //!
 //! # How a POST is answered
 //!
@@ -29,149 +34,20 @@
 //! # }
 //! ```
 
-mod accept;
 mod admin;
-mod body;
 mod config;
-mod cors;
-mod door;
-mod gate;
-mod http1;
-mod http2;
-mod keep_alive;
-mod meter;
+mod connection;
+mod endpoint;
 mod metrics;
-mod outbox;
-mod plain;
-mod post;
-mod read;
-mod route;
-mod serve;
-#[cfg(feature = "tls")]
-mod tls;
-mod watch;
+mod request;
+mod upkeep;
 mod writer;
 
-pub use accept::{Drained, Server};
-pub use admin::Admin;
-pub use config::{Allowed, Answer, Config, Connections};
-pub use gate::ConnectionCounters;
-pub use metrics::{Metrics, Readiness};
+pub use admin::{Admin, AdminToken, AdminTokenError};
+pub use config::{Accept, AccessLog, Allowed, Answer, Config, Connections, Proxies};
 #[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
-
-use arc_swap::ArcSwap;
-
-use crate::handler::Handler;
-use crate::identity::Denials;
-use crate::session::{End, Session, Sessions};
-use crate::stream::{Clock, Moment};
-use crate::sync::{Arc, AtomicBool, OnceLock, Ordering};
-use door::Warned;
-use gate::Gate;
-use keep_alive::KeepAlive;
-use writer::Writer;
-
-/// What every request of one endpoint needs.
-struct Endpoint<H> {
-    handler: H,
-    sessions: Sessions,
-    config: Config,
-    /// Looked at by every request, replaced now and then.
-    allowed: ArcSwap<Allowed>,
-    keep_alive: KeepAlive,
-    /// How often the authenticator said no; written now and then, and shared with whoever looks.
-    denials: Arc<Denials>,
-    /// When it was last said aloud that a host or an origin is not allowed.
-    warned: Warned,
-    gate: Gate,
-    metrics: Metrics,
-    pending: read::Pending,
-    #[cfg(feature = "tls")]
-    identity: Option<tls::Identity>,
-    /// Set while the server runs, if streams are handed over.
-    writer: OnceLock<Writer>,
-    started: Instant,
-    draining: AtomicBool,
-}
-
-impl<H: Handler> Endpoint<H> {
-    fn new(handler: H, config: Config) -> std::io::Result<Self> {
-        let sessions = Sessions::new(config.sessions.clone(), Clock::default());
-        let gate = Gate::new(&config.connections, config.connections.max.unwrap_or_else(gate::room));
-        let denials = Arc::<Denials>::default();
-        Ok(Self {
-            #[cfg(feature = "tls")]
-            identity: config.tls.clone().map(tls::Identity::load).transpose()?,
-            metrics: Metrics::new(sessions.clone(), gate.counters().clone(), denials.clone()),
-            handler,
-            sessions,
-            allowed: ArcSwap::from_pointee(config.allowed.clone()),
-            keep_alive: KeepAlive::new(),
-            gate,
-            denials,
-            warned: Warned::default(),
-            pending: read::Pending::default(),
-            writer: OnceLock::new(),
-            started: Instant::now(),
-            draining: AtomicBool::new(false),
-            config,
-        })
-    }
-
-    /// Whether connections begin with a TLS handshake.
-    fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.identity.is_some();
-        #[cfg(not(feature = "tls"))]
-        false
-    }
-
-    /// Sets the core's clock to the time there is.
-    fn tell_time(&self) {
-        let passed = self.started.elapsed().as_millis();
-        self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
-    }
-
-    /// The time the core's clock shows.
-    fn now(&self) -> Moment {
-        self.sessions.clock().now()
-    }
-
-    /// Ends a session by the server's choice, and tells the handler if this is what ended it.
-    fn terminate(&self, session: &Session) {
-        self.end(session, End::Closed);
-    }
-
-    /// Ends a session, and tells the handler if this is what ended it.
-    fn end(&self, session: &Session, why: End) {
-        if self.sessions.end(session, why) {
-            self.closed(session);
-        }
-    }
-
-    /// Tells the handler that a session ended.
-    fn closed(&self, session: &Session) {
-        unwinding(|| self.handler.closed(session));
-    }
-
-    fn is_draining(&self) -> bool {
-        // Acquire: whoever sees the mark sees what was done before it was set. Pairs with `start_draining`.
-        self.draining.load(Ordering::Acquire)
-    }
-
-    fn start_draining(&self) {
-        // Release: pairs with `is_draining`.
-        self.draining.store(true, Ordering::Release);
-        self.metrics.set_readiness(Readiness::Draining);
-    }
-}
-
-/// Calls into a handler. If it panics, `None`: the connection lives on, which others may share, and so does the
-/// task. The panic hook has said what happened.
-fn unwinding<T>(call: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(call)).ok()
-}
+pub use connection::certificate::{Tls, TlsError};
+pub use connection::drain::Drained;
+pub use connection::server::Server;
+pub use metrics::connections::ConnectionCounters;
+pub use metrics::handle::{Metrics, Readiness};

@@ -44,12 +44,54 @@ impl Creator {
         if let Some(principal) = self.holder.principal() {
             return Some(Key::Principal(principal.clone()));
         }
-        Some(match self.address?.to_canonical() {
-            IpAddr::V4(address) => Key::V4(address.to_bits()),
+        Some(self.address?.into())
+    }
+}
+
+impl From<IpAddr> for Key {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
             // A host is given a network of 64 bits, and may use any address of it.
-            IpAddr::V6(address) => Key::V6((address.to_bits() >> 64) as u64),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// How fast requests may come, of each principal and from each address.
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the core has no requests"))]
+pub(crate) struct RequestRates {
+    of_principals: Option<Limiter<Key, Cells>>,
+    from_addresses: Option<Limiter<Key, Cells>>,
+}
+
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the core has no requests"))]
+impl RequestRates {
+    /// Makes rates that go by `clock`. Each that is set costs 512 KiB.
+    pub(crate) fn new(of_principals: Option<Rate>, from_addresses: Option<Rate>, clock: &Clock) -> Self {
+        let limiter = |rate| Limiter::new(quota(rate), Cells::new(), Ticks(clock.clone()));
+        Self { of_principals: of_principals.map(limiter), from_addresses: from_addresses.map(limiter) }
+    }
+
+    /// Counts one request of a principal; nobody in particular has no rate.
+    pub(crate) fn check_principal(&self, holder: &Holder) -> Result<(), Refusal> {
+        let (Some(limiter), Some(principal)) = (&self.of_principals, holder.principal()) else {
+            return Ok(());
+        };
+        check(limiter, &Key::Principal(principal.clone()), |seconds| Refusal::PrincipalRequestRate {
+            seconds,
         })
     }
+
+    /// Counts one request from an address, or from its network of 64 bits.
+    pub(crate) fn check_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        let Some(limiter) = &self.from_addresses else { return Ok(()) };
+        check(limiter, &address.into(), |seconds| Refusal::AddressRequestRate { seconds })
+    }
+}
+
+fn check(limiter: &Limiter<Key, Cells>, key: &Key, refusal: impl Fn(u32) -> Refusal) -> Result<(), Refusal> {
+    limiter.check_key(key).map_err(|until| refusal(seconds_until(&until, limiter.clock().now())))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,9 +126,7 @@ impl Rules {
     pub(super) fn check_rates(&self, creator: &Creator) -> Result<(), Refusal> {
         // First the caller's: one that is too fast uses nothing up that others need.
         if let (Some(each), Some(key)) = (&self.rates.each, creator.key()) {
-            each.check_key(&key).map_err(|until| Refusal::CallerSessionRate {
-                seconds: seconds_until(&until, each.clock().now()),
-            })?;
+            check(each, &key, |seconds| Refusal::CallerSessionRate { seconds })?;
         }
         if let Some(total) = &self.rates.total {
             total.check().map_err(|until| Refusal::SessionRate {
@@ -218,6 +258,7 @@ impl Selection {
 mod tests {
     use core::net::Ipv6Addr;
 
+    use super::super::principal::PrincipalId;
     use super::*;
 
     fn creator(address: &str) -> Creator {
@@ -231,8 +272,11 @@ mod tests {
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
         assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        let known = Creator { holder: Holder::from(7), ..creator("192.0.2.1") };
-        assert_eq!(known.key(), Creator { holder: Holder::from(7), ..creator("192.0.2.2") }.key());
+        let known = Creator { holder: Holder::from(PrincipalId::new(7)), ..creator("192.0.2.1") };
+        assert_eq!(
+            known.key(),
+            Creator { holder: Holder::from(PrincipalId::new(7)), ..creator("192.0.2.2") }.key()
+        );
         assert_eq!(Creator::default().key(), None);
     }
 
@@ -271,13 +315,32 @@ mod tests {
         let clock = Clock::default();
         let settings = Settings { create_rate_per_caller: Rate::new(1, 1), ..Settings::default() };
         let rules = Rules::new(settings.clone(), &clock);
-        let known = |number: u64| Creator { holder: Holder::from(number), address: None };
+        let known = |number: u64| Creator { holder: Holder::from(PrincipalId::new(number)), address: None };
         (1..=200_000).for_each(|principal| drop(rules.check_rates(&known(principal))));
         assert_eq!(rules.check_rates(&known(1)), Err(Refusal::CallerSessionRate { seconds: 60 }));
         let longer = rules.with(Settings { idle_ms: 1, ..settings.clone() }, &clock);
         assert!(longer.check_rates(&known(1)).is_err());
         let free = rules.with(Settings { create_rate_per_caller: None, ..settings }, &clock);
         assert!(free.check_rates(&known(1)).is_ok());
+    }
+
+    #[test]
+    fn requests_have_a_rate_of_their_own_for_each_principal_and_each_address() {
+        let clock = Clock::default();
+        let rates = RequestRates::new(Rate::new(60, 2), Rate::new(60, 3), &clock);
+        let (one, other) = (Holder::from(PrincipalId::new(1)), Holder::from(PrincipalId::new(2)));
+        let too_fast = Err(Refusal::PrincipalRequestRate { seconds: 1 });
+        assert_eq!([0; 3].map(|_| rates.check_principal(&one)), [Ok(()), Ok(()), too_fast]);
+        assert_eq!(rates.check_principal(&other), Ok(()));
+        assert!((0..9).all(|_| rates.check_principal(&Holder::anybody()).is_ok()));
+        let address = |text: &str| rates.check_address(text.parse().unwrap());
+        let same = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"].map(address);
+        assert_eq!(same, [Ok(()), Ok(()), Ok(()), Err(Refusal::AddressRequestRate { seconds: 1 })]);
+        assert_eq!(address("2001:db8:0:1::1"), Ok(()));
+        clock.advance(Moment(1000));
+        assert_eq!(address("2001:db8::9"), Ok(()));
+        let free = RequestRates::new(None, None, &clock);
+        assert!((0..99).all(|_| free.check_address([192, 0, 2, 1].into()).is_ok()));
     }
 
     #[test]

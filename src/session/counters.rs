@@ -1,10 +1,22 @@
 //! What happened so far, in numbers that only go up.
 
-use super::registry::End;
+use super::life::End;
 use crate::protocol::Refusal;
 use crate::sync::{AtomicU64, Ordering};
 
 /// What happened to sessions and connections since the start.
+///
+/// # Examples
+///
+/// ```
+/// # use ringmain::session::{Sessions, Settings};
+/// # use ringmain::topic::Clock;
+/// # let sessions = Sessions::new(Settings::default(), Clock::default());
+/// # let session = sessions.create(None);
+/// sessions.terminate(&session);
+/// let counters = sessions.counters();
+/// assert_eq!((counters.created(), counters.closed()), (1, 1));
+/// ```
 #[derive(Debug, Default)]
 pub struct Counters {
     created: AtomicU64,
@@ -22,9 +34,9 @@ pub struct Counters {
     superseded: AtomicU64,
     lagged: AtomicU64,
     missed: AtomicU64,
-    too_large: AtomicU64,
     relieved_bytes: AtomicU64,
     responses_given_up: AtomicU64,
+    responses_dropped: AtomicU64,
 }
 
 impl Counters {
@@ -118,12 +130,6 @@ impl Counters {
         Self::read(&self.missed)
     }
 
-    /// Events that were refused because each alone was larger than its stream may retain.
-    #[must_use]
-    pub fn too_large(&self) -> u64 {
-        Self::read(&self.too_large)
-    }
-
     /// Bytes of events that were evicted because all streams together retained too much.
     #[must_use]
     pub fn relieved_bytes(&self) -> u64 {
@@ -134,6 +140,12 @@ impl Counters {
     #[must_use]
     pub fn responses_given_up(&self) -> u64 {
         Self::read(&self.responses_given_up)
+    }
+
+    /// Responses that nobody had fetched, and that went before their time because their session had too many.
+    #[must_use]
+    pub fn responses_dropped(&self) -> u64 {
+        Self::read(&self.responses_dropped)
     }
 
     pub(super) fn count_created(&self) {
@@ -175,16 +187,16 @@ impl Counters {
         Self::add(&self.missed, missed);
     }
 
-    pub(super) fn count_too_large(&self) {
-        Self::add(&self.too_large, 1);
-    }
-
     pub(super) fn count_relieved(&self, bytes: u64) {
         Self::add(&self.relieved_bytes, bytes);
     }
 
     pub(super) fn count_response_given_up(&self) {
         Self::add(&self.responses_given_up, 1);
+    }
+
+    pub(super) fn count_response_dropped(&self) {
+        Self::add(&self.responses_dropped, 1);
     }
 
     fn read(counter: &AtomicU64) -> u64 {

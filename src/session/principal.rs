@@ -15,6 +15,7 @@
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
+use core::num::NonZeroU64;
 use std::collections::VecDeque;
 
 use scc::HashMap;
@@ -25,6 +26,16 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak, lock};
 /// Somebody, by a name that means one and the same for ever: who vouches, and whom it means there.
 ///
 /// Cheap to clone. `Debug` does not show the name.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::session::Principal;
+///
+/// let ada = Principal::new("https://issuer.example", "ada");
+/// assert_eq!((ada.issuer(), ada.subject()), ("https://issuer.example", "ada"));
+/// assert_ne!(ada, Principal::new("https://another.example", "ada"));
+/// ```
 #[derive(Clone, Eq)]
 pub struct Principal(Arc<Name>);
 
@@ -71,6 +82,36 @@ impl fmt::Debug for Principal {
     }
 }
 
+/// The number by which sessions know a principal.
+///
+/// It stands for one principal and is never given to another. It is the same for as long as the principal has a session,
+/// and for 10 minutes after that; a later session of the same principal gets another. So it tells sessions of one principal
+/// from those of others, and is no key under which to store anything: for that there is [`Session::principal`].
+///
+/// [`Session::principal`]: super::Session::principal
+///
+/// # Examples
+///
+/// ```
+/// # use ringmain::session::{Sessions, Settings};
+/// # use ringmain::topic::Clock;
+/// # let sessions = Sessions::new(Settings::default(), Clock::default());
+/// # let [one, other] = [1, 2].map(|number| sessions.create(ringmain::session::PrincipalId::new(number)));
+/// assert_ne!(one.principal_id(), other.principal_id());
+/// # assert!(one.principal_id().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrincipalId(NonZeroU64);
+
+impl PrincipalId {
+    /// Makes the ID of a number other than 0.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+}
+
 /// Whom a session belongs to, for as long as this is held.
 ///
 /// Made by [`Principals::hold`]; [`anybody`](Self::anybody) is the default.
@@ -84,10 +125,10 @@ impl Holder {
         Self(None)
     }
 
-    /// The number that stands for the principal; 0 is anybody.
+    /// The number that stands for the principal; `None` is anybody.
     #[must_use]
-    pub fn number(&self) -> u64 {
-        self.0.as_ref().map_or(0, |known| known.number)
+    pub fn id(&self) -> Option<PrincipalId> {
+        self.0.as_ref().map(|known| known.id)
     }
 
     /// The principal; `None` is anybody.
@@ -97,18 +138,22 @@ impl Holder {
     }
 }
 
-/// The one known under a number; 0 is anybody. For edges and tests that keep names and numbers themselves, and do
-/// not call [`Principals::hold`] beside it.
-impl From<u64> for Holder {
-    fn from(number: u64) -> Self {
-        let principal = || Principal::new("", number.to_string());
-        Self((number != 0).then(|| Arc::new(Known { number, principal: principal(), table: Weak::new() })))
+/// The one known under a number; `None` is anybody. For tests that keep names and numbers themselves, and do not call
+/// [`Principals::hold`] beside it.
+impl From<Option<PrincipalId>> for Holder {
+    fn from(id: Option<PrincipalId>) -> Self {
+        let known = |id: PrincipalId| Known {
+            id,
+            principal: Principal::new("", id.0.to_string()),
+            table: Weak::new(),
+        };
+        Self(id.map(|id| Arc::new(known(id))))
     }
 }
 
 /// A principal and its number.
 struct Known {
-    number: u64,
+    id: PrincipalId,
     principal: Principal,
     table: Weak<Table>,
 }
@@ -133,7 +178,7 @@ pub struct Principals(Arc<Table>);
 
 #[derive(Default)]
 struct Table {
-    entries: HashMap<Principal, Entry>,
+    entries: HashMap<Principal, Row>,
     given_out: AtomicU64,
     clock: Clock,
     /// Those that nobody held at the time; the first to be let go of first. Never locked together with an entry.
@@ -141,8 +186,8 @@ struct Table {
 }
 
 #[derive(Default)]
-struct Entry {
-    number: u64,
+struct Row {
+    id: Option<PrincipalId>,
     known: Weak<Known>,
     /// It is among the lingering.
     lingers: bool,
@@ -175,12 +220,12 @@ impl Principals {
         if let Some(known) = entry.known.upgrade() {
             return known;
         }
-        if entry.number == 0 {
-            // Relaxed: each number is given out once, in whatever order. 0 means anybody.
-            entry.number = self.0.given_out.fetch_add(1, Ordering::Relaxed) + 1;
-        }
+        // Relaxed: each number is given out once, in whatever order.
+        let next =
+            || PrincipalId(NonZeroU64::MIN.saturating_add(self.0.given_out.fetch_add(1, Ordering::Relaxed)));
+        let id = *entry.id.get_or_insert_with(next);
         let (principal, table) = (principal.clone(), Arc::downgrade(&self.0));
-        let known = Arc::new(Known { number: entry.number, principal, table });
+        let known = Arc::new(Known { id, principal, table });
         entry.known = Arc::downgrade(&known);
         known
     }
@@ -249,34 +294,34 @@ mod tests {
         let principals = Principals::new(clock.clone());
         let ada = || Principal::new("https://issuer.example", "ada");
         let first = principals.hold(&ada());
-        assert_eq!(principals.hold(&ada()).number(), first.number());
+        assert_eq!(principals.hold(&ada()).id(), first.id());
         for other in [
             Principal::new("https://issuer.example", "bob"),
             Principal::new("https://other.example", "ada"),
             Principal::new("https://issuer.exampleada", ""),
             Principal::new("", "https://issuer.exampleada"),
         ] {
-            assert_ne!(principals.hold(&other).number(), first.number());
+            assert_ne!(principals.hold(&other).id(), first.id());
         }
         assert_eq!(first.principal(), Some(&ada()));
-        let number = first.number();
+        let number = first.id();
         drop(first);
         // A little later it is the same one again.
         clock.advance(Moment(Principals::LINGER_MS - 1));
         principals.forget();
-        assert_eq!(principals.hold(&ada()).number(), number);
+        assert_eq!(principals.hold(&ada()).id(), number);
         let held = principals.hold(&ada());
         clock.advance(Moment(5 * Principals::LINGER_MS));
         principals.forget();
-        assert_eq!((principals.len(), held.number()), (1, number));
+        assert_eq!((principals.len(), held.id()), (1, number));
         drop(held);
         principals.forget();
         assert_eq!(principals.len(), 1);
         clock.advance(Moment(6 * Principals::LINGER_MS));
         principals.forget();
         assert!(principals.is_empty());
-        assert_ne!(principals.hold(&ada()).number(), number);
-        assert_eq!(Holder::anybody().number(), 0);
+        assert_ne!(principals.hold(&ada()).id(), number);
+        assert_eq!(Holder::anybody().id(), None);
     }
 
     #[test]
@@ -286,8 +331,11 @@ mod tests {
         let held = principals.hold(&Principal::new("i", "0"));
         (1..count).for_each(|name| drop(principals.hold(&Principal::new("i", name.to_string()))));
         assert_eq!(principals.len(), Principals::MAX_LINGERING + 1);
-        assert_eq!(principals.hold(&Principal::new("i", "0")).number(), held.number());
-        assert_eq!(principals.hold(&Principal::new("i", (count - 1).to_string())).number(), count as u64);
+        assert_eq!(principals.hold(&Principal::new("i", "0")).id(), held.id());
+        assert_eq!(
+            principals.hold(&Principal::new("i", (count - 1).to_string())).id(),
+            PrincipalId::new(count as u64)
+        );
     }
 
     #[test]
@@ -295,14 +343,14 @@ mod tests {
         let principals = Principals::default();
         let held = principals.hold(&Principal::new("i", "kept"));
         let rounds = if cfg!(miri) { 20 } else { 20_000 };
-        let at_once = |name: &'static str, expected: Option<u64>| {
+        let at_once = |name: &'static str, expected: Option<PrincipalId>| {
             std::thread::scope(|scope| {
                 let meet = || {
                     for _ in 0..rounds {
                         let one = principals.hold(&Principal::new("i", name));
                         let two = principals.hold(&Principal::new("i", name));
-                        assert_eq!(one.number(), two.number());
-                        assert!(expected.is_none_or(|expected| expected == one.number()));
+                        assert_eq!(one.id(), two.id());
+                        assert!(expected.is_none() || expected == one.id());
                     }
                 };
                 // Joined by hand: the thread sanitizer does not see how a scope waits.
@@ -310,7 +358,7 @@ mod tests {
                 threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
             });
         };
-        at_once("kept", Some(held.number()));
+        at_once("kept", held.id());
         at_once("fleeting", None);
         drop(held);
         assert_eq!(principals.len(), 2);

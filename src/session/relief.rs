@@ -14,7 +14,9 @@
 //!    response stays, with what stands right before it. No level is below an even share of an eighth of the budget:
 //!    what other things than backlogs take, a client that stalls above all, is not paid by those who have little.
 //! 2. Only where that cannot be enough: finished responses, first those that were handed to a connection already, and
-//!    of both kinds the oldest first.
+//!    of both kinds the oldest first, to within a 256th of the time that they are kept. What a response takes beside
+//!    its event counts too. The stream of a batch counts as one response, and goes as a whole.
+//! 3. Only where that is not enough either: what is retained for batches in flight whose clients are away.
 //!
 //! Clients that had not got what went are told so, as whenever they fall behind.
 //!
@@ -23,12 +25,16 @@
 //! Counting is not free: publishing and reading one event (`stream/publish_read` in `benches/stream.rs`) takes 8 % longer
 //! with it, about 6 ns, the median of twelve runs of each side in turn on a busy machine.
 //!
-//! An event for very many sessions is in memory once and is let go by each of them, so one look may free less than it
-//! meant to; the next one goes on. Trimming lets chunks of up to 16 events go as a whole.
+//! What is being written to a client stays in memory until it is written, so one look may free less than it meant to;
+//! the next one goes on. The messages to all sessions are one backlog among the others. Trimming lets chunks of up to
+//! 16 events go as a whole.
 
-use super::registry::{Kept, Sessions};
+use super::registry::Sessions;
+use super::responses::Kind;
+use super::state::Session;
 use crate::ring;
 use crate::sse::retained_bytes;
+use crate::stream::Moment;
 
 /// Rounds of reclamation that are waited for, at most.
 const MOST_ROUNDS: usize = 4096;
@@ -46,14 +52,22 @@ impl Sessions {
     /// Whether that is more than it may be. From the moment on when this finds it so, and until it finds it otherwise,
     /// [`Session::is_short_of_memory`](super::Session::is_short_of_memory).
     #[must_use]
+    #[doc(hidden)]
     pub fn is_over_budget(&self) -> bool {
         let is_over = retained_bytes() > self.max_retained_bytes();
         self.shared.tell_shortage(is_over);
         is_over
     }
 
+    /// Whether [`is_over_budget`](Self::is_over_budget) found it so when it was last asked.
+    #[must_use]
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.shared.is_short_of_memory()
+    }
+
     /// Lets events go if more are retained than the budget allows. Returns how many bytes of them. Takes up to about a
     /// microsecond for each stream that retains something: call it from where a pause does no harm.
+    #[doc(hidden)]
     pub fn relieve(&self) -> u64 {
         if !self.is_over_budget() {
             return 0;
@@ -86,6 +100,11 @@ impl Sessions {
                 bytes => backlogs.push(bytes),
             });
         });
+        let broadcasts = &self.shared.broadcasts;
+        match broadcasts.retained_bytes() {
+            0 => {}
+            bytes => backlogs.push(bytes),
+        }
         if backlogs.is_empty() {
             return (0, 0);
         }
@@ -96,25 +115,60 @@ impl Sessions {
         self.for_each(|session| {
             session.for_each_stream(|stream, limits| trimmed += stream.trim(level, now, limits));
         });
+        trimmed += broadcasts.trim(level);
         (trimmed, wanted)
     }
 
     /// Gives finished responses up until they are `needed` bytes; returns how many they were.
     fn give_up_responses(&self, needed: u64) -> u64 {
         let mut given_up = 0;
-        let mut give_up = |kept: &Kept| {
-            if given_up >= needed {
-                return false;
+        for kind in Kind::ALL {
+            if given_up < needed {
+                given_up += self.give_up_oldest(kind, needed - given_up);
             }
-            let bytes = kept.session.upgrade().and_then(|session| session.give_up_response(kept.stream));
-            if let Some(bytes) = bytes {
-                given_up += bytes;
-                self.shared.counters.count_response_given_up();
-            }
-            true
+        }
+        if given_up < needed {
+            self.for_each(|session| {
+                if given_up < needed && !session.due.is_never() {
+                    given_up += session.give_up_batches();
+                }
+            });
+        }
+        given_up
+    }
+
+    /// Gives the oldest responses of a kind up. One walk finds how old they are, by steps, and another lets go of those
+    /// that are older than the step that is needed.
+    fn give_up_oldest(&self, kind: Kind, needed: u64) -> u64 {
+        const STEPS: usize = 256;
+        let now = self.clock().now();
+        let step_ms = (self.shared.times.of(kind) / STEPS as u64).max(1);
+        let mut by_age = [0_u64; STEPS];
+        let for_each = |visit: &mut dyn FnMut(&Session)| {
+            self.for_each(|session| {
+                if !session.due.is_never() {
+                    visit(session);
+                }
+            });
         };
-        self.shared.delivered.take_while(&mut give_up);
-        self.shared.responses.take_while(&mut give_up);
+        for_each(&mut |session| {
+            session.response_ages(kind, |since, bytes| {
+                by_age[((now.since(since) / step_ms) as usize).min(STEPS - 1)] += bytes;
+            });
+        });
+        let mut sum = 0;
+        let is_enough = |bytes: &u64| {
+            sum += bytes;
+            sum >= needed
+        };
+        let step = by_age.iter().rev().position(is_enough).map_or(0, |from_oldest| STEPS - 1 - from_oldest);
+        let latest = Moment(now.0.saturating_sub(step as u64 * step_ms));
+        let mut given_up = 0;
+        for_each(&mut |session| {
+            if given_up < needed {
+                given_up += session.give_up_responses(kind, latest, needed - given_up);
+            }
+        });
         given_up
     }
 }

@@ -6,21 +6,24 @@ use std::io::IoSlice;
 
 use bytes::Buf;
 
-use super::event_id::StreamName;
-use super::frame::{Frame, Head};
-use crate::ring::{Batch, Entry};
+use super::event_id::Series;
+use super::frame::{EventHead, Frame};
+use crate::ring::{Batch, Pending, Position, Ref};
 
 /// Consecutive events of one stream.
 pub struct Events {
     frames: Batch<Frame>,
-    name: StreamName,
+    series: Series,
+    wire_len: usize,
 }
 
 impl Events {
-    /// Takes `frames` for events of the stream `name`.
+    /// Takes `frames` for events of `series`.
     #[must_use]
-    pub fn new(frames: Batch<Frame>, name: StreamName) -> Self {
-        Self { frames, name }
+    pub fn new(frames: Batch<Frame>, series: Series) -> Self {
+        let head_len = EventHead::len_of(series);
+        let wire_len = frames.iter().map(|frame| wire_len(&frame, head_len)).sum();
+        Self { frames, series, wire_len }
     }
 
     /// The frames.
@@ -32,19 +35,12 @@ impl Events {
     /// How many bytes they are on the wire.
     #[must_use]
     pub fn wire_len(&self) -> usize {
-        // A frame's weight is its length on the wire: of a shared one, on a standalone stream.
-        self.frames.weight()
+        self.wire_len
     }
 
     /// Appends a copy of the bytes: what a small batch leaves by.
     pub fn append_to(&self, out: &mut Vec<u8>) {
-        let mut head = Head::of(self.name);
-        for (position, frame) in self.frames.positions().zip(self.frames.iter()) {
-            if !frame.is_whole() {
-                out.extend_from_slice(head.at(position));
-            }
-            out.extend_from_slice(frame.as_bytes());
-        }
+        append(self.frames.positions().zip(self.frames.iter()), self.series, out);
     }
 
     /// The bytes where they stand, for vectored writes: what a large batch leaves by.
@@ -53,6 +49,65 @@ impl Events {
         let remaining = self.wire_len();
         EventsBuf { events: self, heads: OnceCell::new(), index: 0, written: 0, remaining }
     }
+}
+
+/// Consecutive events of one stream, read where they stand in its ring.
+pub(crate) struct PendingEvents<'a> {
+    frames: Pending<'a, Frame>,
+    series: Series,
+    wire_len: usize,
+}
+
+impl<'a> PendingEvents<'a> {
+    /// Takes `frames` for events of `series`.
+    #[inline]
+    pub(crate) fn new(frames: Pending<'a, Frame>, series: Series) -> Self {
+        let head_len = EventHead::len_of(series);
+        let wire_len = frames.iter().map(|(_, frame)| wire_len(&frame, head_len)).sum();
+        Self { frames, series, wire_len }
+    }
+
+    /// How many bytes they are on the wire.
+    #[inline]
+    pub(crate) fn wire_len(&self) -> usize {
+        self.wire_len
+    }
+
+    /// How many there are; at least one.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Position of the last one.
+    #[inline]
+    pub(crate) fn end(&self) -> Position {
+        self.frames.end()
+    }
+
+    /// Appends a copy of the bytes.
+    #[inline]
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        append(self.frames.iter(), self.series, out);
+    }
+}
+
+/// Appends events of `series`.
+#[inline]
+fn append<'a>(frames: impl Iterator<Item = (Position, Ref<'a, Frame>)>, series: Series, out: &mut Vec<u8>) {
+    let mut head = EventHead::of(series);
+    for (position, frame) in frames {
+        if !frame.is_whole() {
+            out.extend_from_slice(head.at(position));
+        }
+        out.extend_from_slice(frame.as_bytes());
+    }
+}
+
+/// How many bytes a frame is on the wire where shared ones get a head of `head_len` bytes.
+#[inline]
+fn wire_len(frame: &Frame, head_len: usize) -> usize {
+    if frame.is_whole() { frame.len() } else { head_len + frame.len() }
 }
 
 impl fmt::Debug for Events {
@@ -79,7 +134,7 @@ impl EventsBuf {
         if frame.is_whole() {
             return &[];
         }
-        let (frames, mut head) = (&self.events.frames, Head::of(self.events.name));
+        let (frames, mut head) = (&self.events.frames, EventHead::of(self.events.series));
         let heads = self.heads.get_or_init(|| {
             let mut heads = Vec::with_capacity(frames.len() * head.len());
             frames.positions().for_each(|position| heads.extend_from_slice(head.at(position)));
@@ -127,7 +182,7 @@ impl Buf for EventsBuf {
         self.remaining -= count;
         self.written += count;
         while let Some(frame) = self.events.frames.get(self.index) {
-            let len = frame.weight();
+            let len = self.head(self.index, &frame).len() + frame.len();
             if self.written < len {
                 return;
             }
@@ -147,15 +202,17 @@ impl fmt::Debug for EventsBuf {
 mod tests {
     use super::*;
     use crate::ring::{Cursor, FIRST, Limits, Ring, Step};
+    use crate::sse::StreamName;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn every_way_of_writing_gives_the_same_bytes(
             data in prop::collection::vec(("[^\r\n]{0,40}", any::<bool>()), 1..40),
+            stream in 1..=u32::MAX,
             steps in prop::collection::vec((1..200usize, 1..5usize), 1..50),
         ) {
-            let (ring, name) = (Ring::new(), StreamName { tag: 1, stream: 0 });
+            let (ring, name) = (Ring::new(), StreamName { tag: 1, stream });
             for (text, is_whole) in &data {
                 let write = |out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
                 let frame = if *is_whole { Frame::whole(name, write) } else { Frame::shared(write) };
@@ -166,7 +223,7 @@ mod tests {
                 let id = crate::sse::EventId::event(name, position);
                 format!("id: {id}\nevent: message\ndata: {text}\n\n")
             }).collect();
-            let events = Events::new(frames, name);
+            let events = Events::new(frames, Series::Request(name));
             let mut copied = Vec::new();
             events.append_to(&mut copied);
             prop_assert_eq!(&copied[..], expected.as_bytes());

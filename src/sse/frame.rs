@@ -8,7 +8,7 @@ use core::fmt;
 use bytes::Bytes;
 use triomphe::{Arc, ThinArc};
 
-use super::event_id::StreamName;
+use super::event_id::{LOG_DIGITS, Log, Series, StreamName};
 use super::retained;
 use crate::ring::{Entry, Position, Ref};
 
@@ -28,9 +28,9 @@ const SCRATCH_KEPT: usize = 64 << 10;
 /// One pointer to one counted allocation: 24 bytes and the text. Cloning is one count. There are two kinds:
 ///
 /// - *Whole*, for one stream: the event from its ID to its end. The position is filled in when it is published.
-/// - *Shared*, for any number of standalone streams: the data and the end. What differs from stream to stream, the
-///   event's ID, says where the frame stands, which is known from where it stands: it is written when the frame is
-///   ([`Head`]). So what each stream retains of it is a pointer.
+/// - *Shared*, for standalone streams and topics: the data and the end. The event's ID differs from connection to
+///   connection, so it is written when the frame is ([`EventHead`]). Any number of logs may hold the frame; each holds one
+///   pointer.
 #[derive(Clone)]
 pub struct Frame(ThinArc<Header, u8>);
 
@@ -61,14 +61,16 @@ impl Drop for Header {
 }
 
 impl Frame {
-    /// Builds the frame of an event of the stream `name` whose data is what `write` appends: one line, in UTF-8.
+    /// Builds the frame of an event of the stream `name`. Its data is what `write` appends, in UTF-8; line breaks in
+    /// it become spaces, which means the same in JSON.
     #[inline]
     pub fn whole(name: StreamName, write: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let head = Head::of(name);
-        Self::build(&head.text[..head.len], write)
+        let head = EventHead::of(Series::Request(name));
+        Self::build(head.as_bytes(), write)
     }
 
-    /// Builds the frame of an event for any number of standalone streams.
+    /// Builds the frame of an event for standalone streams and topics. Its data is what `write` appends, as in
+    /// [`whole`](Self::whole).
     #[inline]
     pub fn shared(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         Self::build(&[], write)
@@ -79,7 +81,7 @@ impl Frame {
         with_scratch(|scratch| {
             scratch.extend_from_slice(head);
             write(scratch);
-            debug_assert!(!scratch[head.len()..].iter().any(|byte| matches!(byte, b'\n' | b'\r')));
+            make_one_line(&mut scratch[head.len()..]);
             scratch.extend_from_slice(END);
             Self(ThinArc::from_header_and_slice(Header::new(head.len(), scratch.len()), scratch))
         })
@@ -90,6 +92,17 @@ impl Frame {
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0.slice
+    }
+
+    /// Becomes a copy with `position` in its ID, because a clone stands elsewhere under another position.
+    #[cold]
+    fn replace_by_copy(&mut self, position: Position) {
+        with_scratch(|scratch| {
+            scratch.extend_from_slice(self.as_bytes());
+            let head_len = self.head_len();
+            fill_in(position_in(&mut scratch[..head_len]), position);
+            *self = Self(ThinArc::from_header_and_slice(Header::new(head_len, scratch.len()), scratch));
+        });
     }
 
     /// Whether the bytes are all of the event.
@@ -163,14 +176,18 @@ unsafe impl Entry for Frame {
     fn place(&mut self, position: Position) {
         let head_len = self.head_len();
         if head_len > 0 {
-            self.0.with_arc_mut(|frame| {
-                let frame = Arc::get_mut(frame).expect("a whole frame is not shared before it is published");
-                fill_in(&mut frame.slice_mut()[..head_len], position);
+            let is_filled_in = self.0.with_arc_mut(|frame| {
+                let frame = Arc::get_mut(frame)?;
+                fill_in(position_in(&mut frame.slice_mut()[..head_len]), position);
+                Some(())
             });
+            if is_filled_in.is_none() {
+                self.replace_by_copy(position);
+            }
         }
     }
 
-    /// How many bytes the event is on the wire.
+    /// How many bytes the event is on the wire. A shared one counts with the head of a first lineage.
     #[inline]
     fn weight(&self) -> usize {
         if self.is_whole() { self.len() } else { SHARED_HEAD + self.len() }
@@ -195,47 +212,147 @@ fn with_scratch<R>(build: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     built
 }
 
-/// Everything before the data, with room for the longest name, and position 0.
-const LONGEST: &[u8; 60] = b"id: 00000000-00000000-0000000000000000\nevent: message\ndata: ";
-/// `id: `, the session tag and a hyphen.
-const BEFORE_STREAM: usize = 4 + 8 + 1;
-/// What stands behind the position.
-const BEHIND_POSITION: usize = "\nevent: message\ndata: ".len();
-
-/// How long the head of an event of a standalone stream is: the number of that stream has one digit.
-const SHARED_HEAD: usize = LONGEST.len() - 7;
-
-/// Fills the position into a head.
+/// Replaces line breaks by spaces. A line break would end the field, and the event with it.
+///
+//= https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+//# Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair, a single
+//# U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE RETURN (CR) character.
 #[inline]
-fn fill_in(head: &mut [u8], position: Position) {
-    let end = head.len() - BEHIND_POSITION;
-    head[end - 16..end - 8].copy_from_slice(&digits((position >> 32) as u32));
-    head[end - 8..end].copy_from_slice(&digits(position as u32));
+fn make_one_line(data: &mut [u8]) {
+    let mut from = 0;
+    while let Some(index) = memchr::memchr2(b'\n', b'\r', &data[from..]) {
+        from += index;
+        data[from] = b' ';
+    }
 }
 
-/// What goes before the data of an event: its ID, and its kind. Made for a stream, filled in for a position.
+/// What stands between the ID and the data.
+const BEFORE_DATA: &[u8] = b"\nevent: message\ndata: ";
+/// The longest head: `id: `, tag, `-0.`, lineage, hyphen, two positions with a mark between them.
+const LONGEST: usize = 4 + 8 + 3 + 8 + 1 + LOG_DIGITS + 1 + LOG_DIGITS + BEFORE_DATA.len();
+/// The head of an event of a first lineage, with a position of one digit in the other log.
+const SHARED_HEAD: usize = LONGEST - 7 - (LOG_DIGITS - 1);
+/// Digits of the position of a request's event.
+const POSITION_DIGITS: usize = 16;
+
+/// The place of the position in the head of a whole frame.
+fn position_in(head: &mut [u8]) -> &mut [u8] {
+    let end = head.len() - BEFORE_DATA.len();
+    &mut head[end - POSITION_DIGITS..end]
+}
+
+/// Fills the lowest digits of `position` into `place`.
+#[inline]
+fn fill_in(place: &mut [u8], position: Position) {
+    let (high, low) = place.split_at_mut(place.len() - 8);
+    low.copy_from_slice(&digits(position as u32));
+    high.copy_from_slice(&digits((position >> 32) as u32)[8 - high.len()..]);
+}
+
+/// What goes before the data of an event: its ID and its kind. Made for a series, filled in for each position.
 #[derive(Clone, Copy)]
-pub struct Head {
-    text: [u8; LONGEST.len()],
+pub struct EventHead {
+    text: [u8; LONGEST],
     len: usize,
+    /// Where the position stands.
+    position: usize,
+    position_len: usize,
 }
 
-impl Head {
-    /// Makes the head for events of the stream `name`.
+impl EventHead {
+    /// How many bytes the head for the events of `series` has, whatever the position.
     #[must_use]
     #[inline]
-    pub fn of(name: StreamName) -> Self {
-        let zeros = (name.stream | 1).leading_zeros() as usize / 4;
-        let mut text = [0; LONGEST.len()];
-        let len = LONGEST.len() - zeros;
-        text[..len].copy_from_slice(&LONGEST[zeros..]);
-        text[..4].copy_from_slice(b"id: ");
-        text[4..12].copy_from_slice(&digits(name.tag));
-        text[12] = b'-';
-        let stream = digits(name.stream);
-        text[BEFORE_STREAM..BEFORE_STREAM + 8 - zeros].copy_from_slice(&stream[zeros..]);
-        text[BEFORE_STREAM + 8 - zeros] = b'-';
-        Self { text, len }
+    pub(super) fn len_of(series: Series) -> usize {
+        let digits = match series {
+            Series::Request(StreamName { stream, .. }) => 8 + 1 + short_len(stream) + 1 + POSITION_DIGITS,
+            Series::Own { lineage, broadcast: other, .. } | Series::Broadcast { lineage, own: other, .. } => {
+                8 + 3 + short_len(lineage) + 1 + LOG_DIGITS + 1 + short_position_len(other)
+            }
+            Series::Topic => POSITION_DIGITS,
+        };
+        4 + digits + BEFORE_DATA.len()
+    }
+
+    /// Makes the head for the events of `series`.
+    #[must_use]
+    #[inline]
+    pub fn of(series: Series) -> Self {
+        let mut head = Self { text: [0; LONGEST], len: 0, position: 0, position_len: 0 };
+        head.push(b"id: ");
+        match series {
+            Series::Request(StreamName { tag, stream }) => {
+                head.push(&digits(tag));
+                head.push(b"-");
+                head.push_short(stream);
+                head.push(b"-");
+                head.push_position(POSITION_DIGITS);
+            }
+            Series::Own { tag, lineage, broadcast } => {
+                head.push_lineage(tag, lineage);
+                head.push_position(LOG_DIGITS);
+                head.push(&[Log::Own.mark()]);
+                head.push_short_position(broadcast);
+            }
+            Series::Broadcast { tag, lineage, own } => {
+                head.push_lineage(tag, lineage);
+                head.push_short_position(own);
+                head.push(&[Log::Broadcast.mark()]);
+                head.push_position(LOG_DIGITS);
+            }
+            Series::Topic => head.push_position(POSITION_DIGITS),
+        }
+        head.push(BEFORE_DATA);
+        head
+    }
+
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) {
+        self.text[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Appends a number without leading zeros.
+    #[inline]
+    fn push_short(&mut self, number: u32) {
+        self.push(&digits(number)[8 - short_len(number)..]);
+    }
+
+    #[inline]
+    fn push_lineage(&mut self, tag: u32, lineage: u32) {
+        if lineage < 0x10 {
+            // Nearly always, and in steps of a fixed length.
+            self.push(&digits(tag));
+            return self.push(&[b'-', b'0', b'.', digits(lineage)[7], b'-']);
+        }
+        self.push(&digits(tag));
+        self.push(b"-0.");
+        self.push_short(lineage);
+        self.push(b"-");
+    }
+
+    /// Appends the position in the other log, without leading zeros.
+    #[inline]
+    fn push_short_position(&mut self, position: Position) {
+        let high = (position >> 32) as u32;
+        if high > 0 {
+            self.push_short(high);
+            self.push(&digits(position as u32));
+        } else {
+            self.push_short(position as u32);
+        }
+    }
+
+    /// Leaves the place of the position that differs from event to event.
+    #[inline]
+    fn push_position(&mut self, position_len: usize) {
+        (self.position, self.position_len) = (self.len, position_len);
+        self.len += position_len;
+    }
+
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
     }
 
     /// How many bytes it has, whatever the position.
@@ -255,15 +372,27 @@ impl Head {
     #[must_use]
     #[inline]
     pub fn at(&mut self, position: Position) -> &[u8] {
-        fill_in(&mut self.text[..self.len], position);
-        &self.text[..self.len]
+        fill_in(&mut self.text[self.position..self.position + self.position_len], position);
+        self.as_bytes()
     }
 }
 
-impl fmt::Debug for Head {
+impl fmt::Debug for EventHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Head").field("len", &self.len).finish()
+        f.debug_struct("EventHead").field("len", &self.len).finish()
     }
+}
+
+/// How many digits a number has without leading zeros.
+#[inline]
+fn short_len(number: u32) -> usize {
+    8 - (number | 1).leading_zeros() as usize / 4
+}
+
+/// The same of a position.
+#[inline]
+fn short_position_len(position: Position) -> usize {
+    16 - (position | 1).leading_zeros() as usize / 4
 }
 
 /// The lower-case hexadecimal digits of `value`, with leading zeros: all eight at once, a byte each.
@@ -281,7 +410,8 @@ fn digits(value: u32) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sse::EventId;
+    use crate::sse::event_id::tests::event_ids;
+    use crate::sse::{EventId, Place};
     use proptest::prelude::*;
 
     #[test]
@@ -313,26 +443,67 @@ mod tests {
         assert_eq!(outer.data(), b"outer inner");
     }
 
+    #[test]
+    fn a_line_break_in_the_data_does_not_end_the_event() {
+        let frame = Frame::shared(|out| out.extend_from_slice(b"{\r\n\"a\":\n1}\r"));
+        assert_eq!(frame.data(), b"{  \"a\": 1} ");
+    }
+
+    #[test]
+    fn a_clone_that_is_published_elsewhere_leaves_the_other_as_it_was() {
+        let name = StreamName { tag: 1, stream: 2 };
+        let mut first = Frame::whole(name, |out| out.extend_from_slice(b"x"));
+        first.place(7);
+        let mut second = first.clone();
+        second.place(8);
+        let text = |position| format!("id: {}\nevent: message\ndata: x\n\n", EventId::event(name, position));
+        assert_eq!(first.as_bytes(), text(7).as_bytes());
+        assert_eq!(second.as_bytes(), text(8).as_bytes());
+    }
+
+    #[test]
+    fn a_topic_s_ids_are_its_positions() {
+        assert_eq!(EventHead::of(Series::Topic).at(42), b"id: 000000000000002a\nevent: message\ndata: ");
+    }
+
+    /// The series in which an event with this ID stands, and its position there.
+    fn series_of(id: EventId) -> (Series, Position) {
+        let EventId { tag, place, .. } = id;
+        match place {
+            Place::Request { stream, position } => (Series::Request(StreamName { tag, stream }), position),
+            Place::Standalone { lineage, own, broadcast, kind: Log::Own } => {
+                (Series::Own { tag, lineage, broadcast }, own)
+            }
+            Place::Standalone { lineage, own, broadcast, kind: Log::Broadcast } => {
+                (Series::Broadcast { tag, lineage, own }, broadcast)
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn both_kinds_are_the_same_event(tag: u32, stream: u32, shift in 0..32, position: u64, data in "[^\r\n]{0,300}") {
-            let name = StreamName { tag, stream: stream >> shift };
+        fn both_kinds_are_the_same_event(id in event_ids(), data in "[^\r\n]{0,300}") {
+            let id = EventId { generation: None, ..id };
+            let (series, position) = series_of(id);
             let frame = Frame::shared(|out| out.extend_from_slice(data.as_bytes()));
-            let mut whole = Frame::whole(name, |out| out.extend_from_slice(data.as_bytes()));
-            whole.place(7);
-            whole.place(position);
-            let mut head = Head::of(name);
+            let mut head = EventHead::of(series);
+            prop_assert_eq!(head.len(), EventHead::len_of(series));
             let len = head.len();
             let _ = head.at(!position);
             let event = [head.at(position), frame.as_bytes()].concat();
-            let id = EventId::event(name, position);
-            prop_assert_eq!(String::from_utf8(event).unwrap(), format!("id: {id}\nevent: message\ndata: {data}\n\n"));
             prop_assert_eq!(head.at(position).len(), len);
-            prop_assert_eq!([head.at(position), frame.as_bytes()].concat(), whole.as_bytes());
-            prop_assert_eq!((whole.data(), whole.weight()), (data.as_bytes(), whole.len()));
-            prop_assert!(whole.is_whole() && !frame.is_whole());
-            let standalone = Frame::whole(StreamName { tag, stream: 0 }, |out| out.extend_from_slice(data.as_bytes()));
-            prop_assert_eq!(frame.weight(), standalone.weight());
+            prop_assert_eq!(String::from_utf8(event).unwrap(), format!("id: {id}\nevent: message\ndata: {data}\n\n"));
+            if let Series::Request(name) = series {
+                let mut whole = Frame::whole(name, |out| out.extend_from_slice(data.as_bytes()));
+                whole.place(7);
+                whole.place(position);
+                prop_assert_eq!([head.at(position), frame.as_bytes()].concat(), whole.as_bytes());
+                prop_assert_eq!((whole.data(), whole.weight()), (data.as_bytes(), whole.len()));
+                prop_assert!(whole.is_whole());
+            }
+            let first = EventHead::of(Series::Own { tag: id.tag, lineage: 1, broadcast: 0 });
+            prop_assert_eq!(frame.weight(), first.len() + frame.len());
+            prop_assert!(!frame.is_whole());
             prop_assert_eq!(frame.data(), data.as_bytes());
             prop_assert_eq!(&frame.data_bytes()[..], data.as_bytes());
             prop_assert_eq!(frame.len(), data.len() + 2);

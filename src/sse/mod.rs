@@ -1,7 +1,7 @@
 //! Events become bytes here, once.
 //!
-//! Pure: no I/O, no clock. The stream room publishes [`Frame`]s, serialised once; the edge writes [`Events`]. A frame
-//! that many streams share has no event ID in it: the ID says where a frame stands, and is written with it.
+//! Pure: no I/O, no clock. Streams and topics publish [`Frame`]s, serialised once; the edge writes [`Events`]. A frame
+//! that several connections may be sent has no event ID in it: the ID is written when the frame is.
 //!
 //! ```text
 //! id: 9f3c21ab-2-000000000000002a\n      session tag, stream, position
@@ -16,8 +16,11 @@ mod event_id;
 mod frame;
 mod retained;
 
+pub(crate) use batch::PendingEvents;
 pub use batch::{Events, EventsBuf};
-pub use control::{KEEP_ALIVE, lag_signal, prime, retry};
-pub use event_id::{EventId, MalformedEventId, StreamName};
-pub use frame::{Frame, Head};
+pub(crate) use control::{KEEP_ALIVE, lag_signal, prime, retry};
+pub use event_id::{EventId, Log, MalformedEventId, Place, Series, StreamName};
+pub use frame::{EventHead, Frame};
+pub(crate) use retained::Held;
+pub(crate) use retained::count as count_retained;
 pub use retained::retained_bytes;

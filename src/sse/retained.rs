@@ -44,16 +44,51 @@ impl Drop for Untold {
 }
 
 /// How many bytes of events there are in this process, of all registries and streams, to within 64 KiB for each
-/// thread. What is copied to the buffers of a connection is not among them.
+/// thread. Among them is what connections hold for clients that do not take it, and what those sent ahead (`Held`).
 #[must_use]
 pub fn retained_bytes() -> u64 {
     // Relaxed: as in `tell`.
     u64::try_from(TOLD.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
+/// Bytes that are kept elsewhere than in a frame and count all the same, as long as this is there.
+#[derive(Debug, Default)]
+pub(crate) struct Held(usize);
+
+impl Held {
+    /// Counts `bytes`.
+    #[must_use]
+    pub(crate) fn new(bytes: usize) -> Self {
+        let mut held = Self(0);
+        held.set(bytes);
+        held
+    }
+
+    /// Counts `bytes` instead of those before.
+    #[inline]
+    pub(crate) fn set(&mut self, bytes: usize) {
+        if bytes != self.0 {
+            count(bytes as i64 - self.0 as i64);
+            self.0 = bytes;
+        }
+    }
+
+    /// How many it counts.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// Counts `bytes` more, or fewer.
 #[inline]
-pub(super) fn count(bytes: i64) {
+pub(crate) fn count(bytes: i64) {
     if UNTOLD.try_with(|untold| untold.add(bytes)).is_err() {
         // The thread is about to end.
         // Relaxed: as in `tell`.

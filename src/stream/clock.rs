@@ -13,15 +13,28 @@ impl Moment {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The ring's clock, which wraps after 49 days.
-    pub(super) fn stamp(self) -> u32 {
-        self.0 as u32
+    /// The ring's clock.
+    pub(crate) fn stamp(self) -> u64 {
+        self.0
     }
 }
 
 /// A coarse clock: the edge sets it every so often, the core looks at it for a nanosecond.
 ///
 /// Clones show the same time. It never goes back.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::topic::{Clock, Limits, Moment, Topic};
+///
+/// let clock = Clock::default();
+/// let topic = Topic::new(Limits { max_age_ms: 1000, ..Limits::default() }, clock.clone());
+/// topic.publish(|out| out.extend_from_slice(b"old news"))?;
+/// clock.advance(Moment(5000)); // Whoever runs the topic does this every so often.
+/// assert_eq!(topic.evict_older(), 1);
+/// # Ok::<(), ringmain::topic::TopicError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<AtomicU64>);
 

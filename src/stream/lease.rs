@@ -9,7 +9,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub type Generation = u32;
 
 /// How many generations there are before one comes again. A holder would have to sleep through so many
-/// successors, each of which wakes it, to mistake one for itself.
+/// successors, each of which wakes it, to mistake one for itself. Those that stand by for longer are passed over
+/// (`Lease::attach_beside`).
 pub const GENERATIONS: u32 = 1 << GENERATION_BITS;
 
 const GENERATION_BITS: u32 = 20;
@@ -55,10 +56,19 @@ impl Terms {
         self.0 & DELIVERED_MASK
     }
 
-    fn attached(self, delivered: Position, awaited: bool) -> Self {
-        let generation = (self.generation() + 1) % GENERATIONS;
+    fn attached(self, delivered: Position, awaited: bool, is_taken: impl Fn(Generation) -> bool) -> Self {
+        // 0 stays the mark of a stream that no connection ever had.
+        let next = |generation: Generation| ((generation + 1) % GENERATIONS).max(1);
+        let mut generation = next(self.generation());
+        while is_taken(generation) {
+            generation = next(generation);
+        }
         let marks = if awaited { ATTACHED | AWAITED } else { ATTACHED };
         Self(u64::from(generation) << GENERATION_SHIFT | marks | delivered & DELIVERED_MASK)
+    }
+
+    fn adopted_by(self, generation: Generation) -> Self {
+        Self(u64::from(generation) << GENERATION_SHIFT | ATTACHED | self.delivered())
     }
 
     fn with_delivered(self, delivered: Position) -> Self {
@@ -77,21 +87,26 @@ impl fmt::Debug for Terms {
     }
 }
 
-/// The lease of a stream.
+/// The lease of a stream: which connection holds it, and how far it was delivered.
 ///
 /// Only the latest connection may deliver, and it says so before it does: [`claim`](Self::claim) moves the
 /// delivered position on if, and only if, the connection still holds the lease. So no event goes to two
 /// connections, whatever races.
 #[derive(Debug, Default)]
-pub(super) struct Lease(AtomicU64);
+pub(crate) struct Lease(AtomicU64);
 
 impl Lease {
     pub(super) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
+    /// Makes a lease that nobody holds, of a log of which everything up to `delivered` is of no concern.
+    pub(crate) fn behind(delivered: Position) -> Self {
+        Self(AtomicU64::new(delivered & DELIVERED_MASK))
+    }
+
     #[inline]
-    pub(super) fn terms(&self) -> Terms {
+    pub(crate) fn terms(&self) -> Terms {
         // Acquire: a holder that finds itself superseded sees what its successor did before. Pairs with the
         // AcqRel in `update`.
         Terms(self.0.load(Ordering::Acquire))
@@ -99,20 +114,33 @@ impl Lease {
 
     /// Hands the lease to a new connection, which starts behind `from`, or behind what was delivered;
     /// `awaited` says whether publishers may wait for it.
-    pub(super) fn attach(&self, from: Option<Position>, awaited: bool) -> Terms {
-        self.update(|terms| Some(terms.attached(from.unwrap_or(terms.delivered()), awaited)))
+    pub(crate) fn attach(&self, from: Option<Position>, awaited: bool) -> Terms {
+        self.update(|terms| Some(terms.attached(from.unwrap_or(terms.delivered()), awaited, |_| false)))
             .unwrap_or_else(|terms| terms)
+    }
+
+    /// The same, behind what was delivered, where other connections stand by: the new one gets a generation that
+    /// is not taken. Some are free.
+    pub(crate) fn attach_beside(&self, awaited: bool, is_taken: impl Fn(Generation) -> bool) -> Terms {
+        self.update(|terms| Some(terms.attached(terms.delivered(), awaited, &is_taken)))
+            .unwrap_or_else(|terms| terms)
+    }
+
+    /// Hands the lease to the connection `generation` of another lease that goes with this one. What was delivered
+    /// stays.
+    pub(crate) fn adopt(&self, generation: Generation) -> Terms {
+        self.update(|terms| Some(terms.adopted_by(generation))).unwrap_or_else(|terms| terms)
     }
 
     /// Notes, for the holder `generation`, that everything up to `delivered` is its to deliver.
     #[inline]
-    pub(super) fn claim(&self, generation: Generation, delivered: Position) -> bool {
+    pub(crate) fn claim(&self, generation: Generation, delivered: Position) -> bool {
         self.update(|terms| (terms.generation() == generation).then(|| terms.with_delivered(delivered)))
             .is_ok()
     }
 
     /// Ends the hold of `generation`; nothing happens if it was superseded.
-    pub(super) fn release(&self, generation: Generation) -> bool {
+    pub(crate) fn release(&self, generation: Generation) -> bool {
         self.update(|terms| {
             (terms.generation() == generation && terms.is_attached())
                 .then_some(Terms(terms.0 & !(ATTACHED | AWAITED | HANG_UP)))
@@ -121,7 +149,7 @@ impl Lease {
     }
 
     /// Asks the holder to end its connection. False if there is none.
-    pub(super) fn hang_up(&self) -> bool {
+    pub(crate) fn hang_up(&self) -> bool {
         self.update(|terms| terms.is_attached().then_some(Terms(terms.0 | HANG_UP))).is_ok()
     }
 
@@ -182,6 +210,15 @@ mod tests {
     fn generations_wrap_without_touching_the_rest() {
         let lease = Lease(AtomicU64::new(u64::from(GENERATIONS - 1) << GENERATION_SHIFT | 77));
         let terms = lease.attach(None, false);
-        assert_eq!((terms.generation(), terms.delivered(), terms.is_attached()), (0, 77, true));
+        assert_eq!((terms.generation(), terms.delivered(), terms.is_attached()), (1, 77, true));
+    }
+
+    #[test]
+    fn a_generation_that_is_taken_is_passed_over() {
+        let lease = Lease(AtomicU64::new(u64::from(GENERATIONS - 2) << GENERATION_SHIFT | 77));
+        let taken = [GENERATIONS - 1, 1, 2, 4];
+        let terms = lease.attach_beside(false, |generation| taken.contains(&generation));
+        assert_eq!((terms.generation(), terms.delivered(), terms.is_attached()), (3, 77, true));
+        assert_eq!(lease.attach_beside(false, |generation| taken.contains(&generation)).generation(), 5);
     }
 }

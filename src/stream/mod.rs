@@ -1,6 +1,6 @@
 //! One ordered sequence of events to one client: a ring, those who wait for it, and the lease.
 //!
-//! The session room publishes here and hands connections out; the edge polls a [`Subscriber`] for what to
+//! The session module publishes here and hands connections out; the edge polls a [`Subscriber`] for what to
 //! write. A stream outlives its connections: nobody need be attached for an event to be retained.
 //!
 //! # Algorithm
@@ -20,24 +20,25 @@
 //!
 //! # Memory use
 //!
-//! An untouched stream is 32 bytes. A waiting subscriber adds its waiter, 48 bytes; published frames add the
-//! chunks of the ring.
+//! An untouched stream is 32 bytes. A subscriber adds itself, 40 bytes, and the node by which it waits, 56; published
+//! frames add the chunks of the ring.
 
 mod clock;
 mod lease;
 mod subscriber;
 
 pub use clock::{Clock, Moment};
+pub(crate) use lease::Lease;
 pub use lease::{GENERATIONS, Generation, Terms};
 pub use subscriber::{Delivery, Subscriber};
+pub(crate) use subscriber::{MAX_BYTES, MAX_FRAMES};
 
 use core::task::{Context, Poll};
 
-use crate::ring::{Closed, FIRST, Limits, Position, Ring};
+use crate::ring::{Closed, Cursor, FIRST, Limits, Position, Ring, Step};
 use crate::sse::Frame;
 use crate::sync::epoch;
 use crate::wake::{Waiter, Waiters};
-use lease::Lease;
 
 /// What happens to a connection whose cursor fell behind the oldest retained frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub enum LagPolicy {
     Wait,
 }
 
-/// See the [module documentation](self).
+/// The events of one client, and who waits for them. See the module documentation.
 #[derive(Debug)]
 pub struct Stream {
     ring: Ring<Frame>,
@@ -67,7 +68,8 @@ impl Stream {
         Self { ring: Ring::new(), waiters: Waiters::new(), lease: Lease::new() }
     }
 
-    /// Appends `frame` and wakes who waits. Never waits for a reader.
+    /// Appends `frame` and wakes who waits. Never waits for a reader, but may write the frame to its socket, if that
+    /// takes it: the caller holds no lock of the session.
     ///
     /// # Errors
     ///
@@ -75,7 +77,7 @@ impl Stream {
     #[inline]
     pub fn publish(&self, frame: Frame, now: Moment, limits: &Limits) -> Result<Position, Closed<Frame>> {
         let position = self.ring.publish(frame, now.stamp(), limits)?;
-        self.waiters.wake();
+        self.waiters.wake_published();
         Ok(position)
     }
 
@@ -164,6 +166,24 @@ impl Stream {
     /// finished stream stays. Returns how many bytes went.
     pub fn trim(&self, max_bytes: u64, now: Moment, limits: &Limits) -> u64 {
         self.ring.trim(max_bytes, now.stamp(), limits)
+    }
+
+    pub(crate) fn ring(&self) -> &Ring<Frame> {
+        &self.ring
+    }
+
+    /// Whether the last frame is published.
+    pub(crate) fn has_last(&self) -> bool {
+        let last = Cursor::at(self.tail().saturating_sub(1).max(FIRST)).take(&self.ring, 1, usize::MAX);
+        matches!(last, Step::Item(batch) if batch.is_last())
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// Who is connected, and what was delivered.

@@ -49,8 +49,8 @@ pub struct Subscriber {
 
 /// A batch has no more frames and bytes than this, so that one client's backlog is handed to the socket in pieces
 /// that others can run between. Large enough that a resume rarely needs a second batch.
-const MAX_FRAMES: usize = 256;
-const MAX_BYTES: usize = 256 << 10;
+pub(crate) const MAX_FRAMES: usize = 256;
+pub(crate) const MAX_BYTES: usize = 256 << 10;
 
 impl Subscriber {
     pub(super) fn new(terms: Terms, policy: LagPolicy) -> Self {

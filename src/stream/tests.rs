@@ -34,6 +34,11 @@ fn an_untouched_stream_is_32_bytes() {
 }
 
 #[test]
+fn a_subscriber_is_as_small_as_documented() {
+    assert_eq!(size_of::<Subscriber>(), 40);
+}
+
+#[test]
 fn event_published_while_detached_is_kept_for_the_next_connection() {
     let (stream, limits) = (Stream::new(), limits(64));
     let mut first = stream.attach(None, LagPolicy::Signal);

@@ -12,8 +12,10 @@
 //! - *Call*: after work was left for a member. If somebody is on duty on the caller's own thread, nothing: they
 //!   will see to it. If nobody is, the member gets the duty. In every other case it is woken without: the thread
 //!   that calls is awake anyway, and the one on duty may be kept from its work by others on its own.
+//! - *Take*: a caller that finds nobody on duty may take the duty for a member and do the work itself, without
+//!   leaving it for anybody. Then it rests on the member's behalf, or gives the duty to the member.
 //! - *Begin*: a member that runs says on which thread it does.
-//! - *Rest*: a member with nothing left, registered to be woken, passes its duty on to whoever has work, or lays it
+//! - *Retire*: a member with nothing left, registered to be woken, passes its duty on to whoever has work, or lays it
 //!   down and looks once more.
 //! - *Share*: a member that has more than a turn's work has all the others woken that have some.
 //! - *Leave*: a member that is gone for good passes the duty on, and has no work any more.
@@ -45,7 +47,7 @@ pub trait Work {
     fn is_left(&self) -> bool;
 }
 
-/// See the [module documentation](self).
+/// Shares work among members, of whom one at most is on duty. See the module documentation.
 pub struct Duty<W> {
     /// Who is on duty, and where.
     word: AtomicU64,
@@ -104,12 +106,35 @@ impl<W: Work> Duty<W> {
         let word = self.word.load(Ordering::Relaxed);
         if word == NOBODY {
             if self.replace(word, held(member, here)) {
-                return self.given(member, here);
+                return self.give(member, here);
             }
         } else if word & THREAD == here & THREAD {
             return;
         }
         self.wake(member);
+    }
+
+    /// Whether nobody is on duty. Only a glance.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        // Relaxed: nothing follows from it.
+        self.word.load(Ordering::Relaxed) == NOBODY
+    }
+
+    /// Takes the duty for `member` if nobody has it. Then the caller does what there is to do itself, instead of
+    /// leaving it, and calls [`retire`](Self::retire) for the member, or [`give`](Self::give) if something is left.
+    #[must_use]
+    pub fn take(&self, member: usize, here: u64) -> bool {
+        // No fence: the caller has left no work that somebody might miss.
+        self.replace(NOBODY, held(member, here))
+    }
+
+    /// Wakes `member`, which has the duty because of a call or because the caller took it.
+    pub fn give(&self, member: usize, here: u64) {
+        self.wake_on_duty(member, here);
+        if self.is_gone_after_all(member) {
+            self.retire(member, here);
+        }
     }
 
     /// Wakes `member`, whoever is on duty.
@@ -138,8 +163,9 @@ impl<W: Work> Duty<W> {
             .for_each(|other| self.wake(other));
     }
 
-    /// Passes the duty on if `member` has it. It has registered, and looked at its work after that.
-    pub fn rest(&self, mut member: usize, here: u64) {
+    /// Passes the duty on if `member` has it. It has registered, and looked at its work after that; or it sleeps, and
+    /// this is called by who took the duty for it.
+    pub fn retire(&self, mut member: usize, here: u64) {
         loop {
             // Relaxed: a member that was given the duty and does not see it yet is woken, as it has registered.
             let word = self.word.load(Ordering::Relaxed);
@@ -155,7 +181,7 @@ impl<W: Work> Duty<W> {
                 // Somebody saw that the member is gone, and passed on what it had.
                 Some(_) | None => return,
             };
-            self.wake(next);
+            self.wake_on_duty(next, here);
             if !self.is_gone_after_all(next) {
                 return;
             }
@@ -169,15 +195,24 @@ impl<W: Work> Duty<W> {
         self.members[member].gone.store(true, Ordering::Relaxed);
         // SeqCst: pairs with the fence in `is_gone_after_all`.
         fence(Ordering::SeqCst);
-        self.rest(member, here);
+        self.retire(member, here);
     }
 
-    /// Wakes `member`, which was given the duty by a call.
-    fn given(&self, member: usize, here: u64) {
-        self.wake(member);
-        if self.is_gone_after_all(member) {
-            self.rest(member, here);
+    /// Wakes `member`, which was given the duty. If its waker panics it may never see the duty, and nobody shall wait
+    /// for it.
+    fn wake_on_duty(&self, member: usize, here: u64) {
+        struct Given<'a, W: Work> {
+            duty: &'a Duty<W>,
+            word: u64,
         }
+        impl<W: Work> Drop for Given<'_, W> {
+            fn drop(&mut self) {
+                self.duty.replace(self.word, NOBODY);
+            }
+        }
+        let given = Given { duty: self, word: held(member, here) };
+        self.wake(member);
+        core::mem::forget(given);
     }
 
     /// The duty was laid down. Takes it up again for whoever was left work before that could be seen.
@@ -277,7 +312,7 @@ mod tests {
             self.duty.begin(member, here);
             self.duty.work(member).0.store(0, Ordering::Relaxed);
             self.sleep(member);
-            self.duty.rest(member, here);
+            self.duty.retire(member, here);
         }
 
         fn woken(&self) -> [usize; N] {
@@ -317,6 +352,27 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_the_duty_passes_on_what_was_left_meanwhile() {
+        let mut crew = Crew::<2>::new();
+        assert!(crew.duty.is_idle() && crew.duty.take(0, 7));
+        assert!(!crew.duty.is_idle() && !crew.duty.take(1, 7), "somebody has it");
+        crew.leave_work(0, 7);
+        crew.leave_work(1, 7);
+        assert_eq!(crew.woken(), [0, 0], "the caller will see to it");
+        crew.duty.retire(0, 7);
+        assert_eq!(crew.woken(), [0, 1]);
+        crew.work(1, 7);
+        assert_eq!(crew.woken(), [1, 1]);
+        crew.work(0, 7);
+        assert!(crew.duty.take(0, 7));
+        crew.duty.retire(0, 7);
+        assert_eq!(crew.woken(), [1, 1], "nothing was left");
+        assert!(crew.duty.take(1, 7));
+        crew.duty.give(1, 7);
+        assert_eq!(crew.woken(), [1, 2]);
+    }
+
+    #[test]
     fn who_needs_longer_has_all_woken_that_have_work() {
         let crew = Crew::<3>::new();
         crew.leave_work(0, 7);
@@ -333,8 +389,27 @@ mod tests {
         crew.duty.begin(0, 7);
         crew.sleep(0);
         // Its own pile is as high as before.
-        crew.duty.rest(0, 7);
+        crew.duty.retire(0, 7);
         assert_eq!(crew.woken(), [1, 1]);
+    }
+
+    #[test]
+    fn a_waker_that_panics_does_not_keep_the_duty() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a waker that panics");
+            }
+        }
+        let mut crew = Crew::<2>::new();
+        crew.duty.register(0, &mut crew.sleepers[0].0, &Arc::new(Panics).into());
+        let call = std::panic::AssertUnwindSafe(|| crew.leave_work(0, 7));
+        assert!(std::panic::catch_unwind(call).is_err());
+        crew.leave_work(1, 7);
+        assert_eq!(crew.woken(), [0, 1], "nobody is on duty");
+        crew.sleep(0);
+        crew.work(1, 7);
+        assert_eq!(crew.woken(), [1, 1], "the work that was left is not forgotten");
     }
 
     #[test]

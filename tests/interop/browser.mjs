@@ -160,7 +160,7 @@ try {
   await step('a page of an origin that is not allowed is refused, and the log names the setting', async () => {
     equal(await stranger.heard('refused', 80_000), { simple: 'TypeError', asked: 'TypeError', blind: 'opaque' }, 'what it saw');
     equal(await sessions(), 0, 'sessions');
-    check(server.text.includes('--cors-origin'), `the log names the setting: ${server.text}`);
+    check(server.text.includes('cors_origin'), `the log names the setting: ${server.text}`);
   }, 90_000);
   listening.close();
   calling.close();

@@ -1,33 +1,10 @@
 // Cuts and resumes without an SDK: node:http, our own SSE parser, our own client. What a careful client may rely on.
 // usage: node cut_raw.mjs URL
 import http from 'node:http';
-import { check, equal, finish, Log, overallDeadline, range, step, urlArgument, within } from './harness.mjs';
+import { check, equal, finish, Log, overallDeadline, range, SseParser, step, urlArgument, within } from './harness.mjs';
 
 const url = new URL(urlArgument());
 const QUIET_MS = 300; // how long a stream that should stay quiet is watched
-
-/** Reads SSE as the WHATWG standard says, except that events with empty data are kept: they carry ids. */
-class SseParser {
-  #rest = '';
-  #fields = {};
-
-  /** Calls `onEvent({id, event, data, retry})` for each event that ends in `chunk`. */
-  feed(chunk, onEvent) {
-    const lines = (this.#rest + chunk).split(/\r\n|\n|\r(?!$)/);
-    this.#rest = lines.pop();
-    for (const line of lines) {
-      if (line === '') {
-        if (Object.keys(this.#fields).length) onEvent({ data: '', ...this.#fields });
-        this.#fields = {};
-        continue;
-      }
-      const [, name, value] = /^([^:]*)(?:: ?(.*))?$/s.exec(line);
-      if (name === '') continue; // a comment
-      if (name === 'data' && 'data' in this.#fields) this.#fields.data += `\n${value ?? ''}`;
-      else this.#fields[name] = value ?? '';
-    }
-  }
-}
 
 function deferred() {
   const parts = {};

@@ -80,6 +80,29 @@ export class Log {
   }
 }
 
+/** Reads SSE as the WHATWG standard says, except that events with empty data are kept: they carry ids. */
+export class SseParser {
+  #rest = '';
+  #fields = {};
+
+  /** Calls `onEvent({id, event, data, retry})` for each event that ends in `chunk`. */
+  feed(chunk, onEvent) {
+    const lines = (this.#rest + chunk).split(/\r\n|\n|\r(?!$)/);
+    this.#rest = lines.pop();
+    for (const line of lines) {
+      if (line === '') {
+        if (Object.keys(this.#fields).length) onEvent({ data: '', ...this.#fields });
+        this.#fields = {};
+        continue;
+      }
+      const [, name, value] = /^([^:]*)(?:: ?(.*))?$/s.exec(line);
+      if (name === '') continue; // a comment
+      if (name === 'data' && 'data' in this.#fields) this.#fields.data += `\n${value ?? ''}`;
+      else this.#fields[name] = value ?? '';
+    }
+  }
+}
+
 let passed = 0;
 let failed = 0;
 

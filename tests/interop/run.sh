@@ -86,6 +86,7 @@ run "cuts, TypeScript sdk 1.32" 240 node "$here/cut_sdk1.mjs" "$url"
 run "cuts, TypeScript client 2.4" 240 node "$here/cut_client2.mjs" "$url"
 run "cuts, Python mcp 1.30" 250 "$cache/py1/venv/bin/python" "$here/cut_py.py" "$url"
 run "cuts, Python mcp 2.3" 250 "$cache/py2/venv/bin/python" "$here/cut_py.py" "$url"
+run "two clients on one session" 120 node "$here/two_clients.mjs" "$url"
 run "the walk-through of the README" 90 "$here/readme.sh" "$url"
 if [ -z "$binary" ]; then
   echo "-- the page in a browser is left out: it starts a server of its own, and needs a binary"
@@ -96,10 +97,19 @@ else
 fi
 if [ -n "$binary" ]; then
   # These start servers of their own, to end them.
+  run "refusals of large bodies" 420 node "$here/refused.mjs" "$binary" "$cache/py1/venv/bin/python"
   run "drain, TypeScript sdk 1.32" 120 node "$here/drain_sdk1.mjs" "$binary"
   run "drain, TypeScript client 2.4" 120 node "$here/drain_client2.mjs" "$binary"
   run "drain, Python mcp 1.30" 120 "$cache/py1/venv/bin/python" "$here/drain_py.py" "$binary"
   run "drain, Python mcp 2.3" 120 "$cache/py2/venv/bin/python" "$here/drain_py.py" "$binary"
+fi
+if [ -z "$binary" ]; then
+  echo "-- proxies are left out: they start a server of their own, and need a binary"
+elif ! proxies="$("$here/proxies.sh" --print)"; then
+  echo "-- proxies are left out: neither nginx nor haproxy is there (apt-get install nginx-light haproxy)"
+else
+  # shellcheck disable=SC2086 # a list of words
+  run "proxies: $proxies" 300 "$here/proxies.sh" "$binary" $proxies
 fi
 run "conformance 2025-11-25" 320 "$here/conformance.sh" "$url"
 

@@ -8,9 +8,12 @@ export class Server {
   #binary;
   #port;
   #process;
+  #options;
 
-  constructor(binary) {
+  /** `options`: what the command line has besides the address. */
+  constructor(binary, options = []) {
     this.#binary = binary;
+    this.#options = options;
   }
 
   get url() {
@@ -26,7 +29,8 @@ export class Server {
       probe.close();
       await once(probe, 'close');
     }
-    this.#process = spawn(this.#binary, ['serve', '--listen', `127.0.0.1:${this.#port}`], { stdio: 'ignore' });
+    const options = ['--listen', `127.0.0.1:${this.#port}`, ...this.#options];
+    this.#process = spawn(this.#binary, ['serve', ...options], { stdio: 'ignore' });
     const deadline = Date.now() + 15_000;
     for (;;) {
       const answer = await fetch(this.url, { signal: AbortSignal.timeout(2000) }).catch(() => undefined);

@@ -120,6 +120,11 @@ impl Client {
         client
     }
 
+    /// The same client over one HTTP/2 connection.
+    pub fn over(&self, http2: Http2) -> Self {
+        Self { transport: Transport::Http2(http2), ..self.clone() }
+    }
+
     /// Sends a request with just these headers.
     pub async fn send(&self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         match &self.transport {

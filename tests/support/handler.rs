@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use ringmain::handler::{Context, Handler, Notification, Outlet, Request, Response, RpcError};
+use ringmain::handler::{Context, Handler, Notification, Outlet, PublishError, Request, Response, RpcError};
 use ringmain::session::Session;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ impl Script {
         match params["test"].as_str() {
             Some("fail") => return context.fail(&RpcError::new(-32602, "not today")),
             Some("early") => {
-                context.notify("test/early", &json!({}));
+                let _ = context.notify("test/early", &json!({}));
                 self.control.pass("early").await;
             }
             Some("slow") => {
@@ -129,7 +129,7 @@ impl Script {
             let padding = "x".repeat(arguments.padding);
             for number in numbers {
                 let params = json!({"label": label, "number": number + 1, "padding": padding});
-                outlet.notify("test/step", &params);
+                let _ = outlet.notify("test/step", &params);
             }
         };
         let result = json!({"done": label, "padding": "x".repeat(arguments.padding)});
@@ -149,7 +149,8 @@ impl Script {
                     () = context.cancelled() => {
                         self.control.note(format!("{label}:cancelled"));
                         // Whatever comes now is too late.
-                        assert!(!context.notify("test/late", &json!({})), "a cancelled request takes no event");
+                        let late = context.notify("test/late", &json!({}));
+                        assert_eq!(late, Err(PublishError::Closed), "a cancelled request takes no event");
                         return context.respond(&result);
                     }
                     () = self.control.pass(label) => {}
@@ -160,7 +161,7 @@ impl Script {
             }
             "progress" => {
                 for step in 0..all {
-                    context.progress(step as f64, Some(all as f64), None);
+                    let _ = context.progress(step as f64, Some(all as f64), None);
                 }
                 context.respond(&result);
             }
@@ -169,7 +170,10 @@ impl Script {
                 Err(error) => context.respond(&json!({"refused": error.to_string()})),
             },
             "publish" => {
-                super::publish_json(context.session(), &json!({"jsonrpc": "2.0", "method": "test/aside"}));
+                super::publish_json(
+                    context.session().unwrap(),
+                    &json!({"jsonrpc": "2.0", "method": "test/aside"}),
+                );
                 context.respond(&result);
             }
             "panic" => panic!("the handler panics, as asked"),

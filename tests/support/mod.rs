@@ -4,9 +4,8 @@
 //! Nothing here waits for time to pass. A test waits for an event, and [`soon`] is its deadline.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
-#![allow(unreachable_pub, reason = "this is the interface of a room, in a crate that exports nothing")]
+#![allow(unreachable_pub, reason = "this is the interface of a module, in a crate that exports nothing")]
 
-mod binary;
 mod client;
 pub mod frames;
 mod handler;
@@ -14,7 +13,6 @@ pub mod raw;
 mod sse;
 mod wire;
 
-pub use binary::Binary;
 pub use client::{Client, Http2, POST_HEADERS, hello, request};
 pub use handler::{Control, Script};
 pub use sse::{Block, Event, Stream};
@@ -138,6 +136,11 @@ impl TestServer {
     /// Begins the drain.
     pub fn begin_stop(&mut self) {
         drop(self.stop.take());
+    }
+
+    /// Drops the future that serves.
+    pub fn abandon(&self) {
+        self.running.abort();
     }
 
     /// Drains, and waits for the end of it.

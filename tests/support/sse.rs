@@ -31,9 +31,10 @@ impl Event {
         self.id.as_deref().unwrap_or_else(|| panic!("no id in {self:?}"))
     }
 
-    /// The position that the ID names.
+    /// The position that the ID names; on a standalone stream, that of the session's own events.
     pub fn position(&self) -> u64 {
         let position = self.id().split('-').nth(2).expect("an id has three parts");
+        let position = position.split(['.', ':']).next().expect("there is a first part");
         u64::from_str_radix(position, 16).expect("the position is hexadecimal")
     }
 }

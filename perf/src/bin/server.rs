@@ -1,6 +1,6 @@
 //! The servers under test, on mimalloc, as the binary `ringmain` is, and tidied up like there.
 
-#[path = "../../../src/main/allocator.rs"]
+#[path = "../../../cli/src/allocator.rs"]
 mod allocator;
 
 fn main() -> std::io::Result<()> {

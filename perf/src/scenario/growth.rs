@@ -1,6 +1,7 @@
-//! What an event and a call cost while ever more sessions lie idle beside those that are busy.
+//! What an event, a message to all sessions and a call cost while ever more sessions lie idle beside those that are busy.
 
 use std::io;
+use std::iter::once;
 
 use super::{figures, sessions_x1};
 use crate::callers::{CONNECTIONS, Callers, Work, begin_sessions};
@@ -10,6 +11,7 @@ use crate::process::Server;
 use crate::publisher::Publisher;
 use crate::report::{Figures, Row, Table, progress};
 use crate::rivals::{OURS, RAW, Rival};
+use crate::wire;
 
 /// Sessions that are published to at once.
 const BATCH: usize = 64;
@@ -77,15 +79,40 @@ impl Busy {
     }
 }
 
+impl Busy {
+    /// CPU microseconds for each delivery of `turns` messages to all sessions, of which only those with a stream are
+    /// connected.
+    fn broadcasts(&mut self, turns: usize) -> io::Result<f64> {
+        let (before, arrived) = (self.server.usage()?, self.fleet.tally.events);
+        let message = wire::message(0);
+        for turn in 1..=turns as u64 {
+            self.publisher.send(once("all"), &message)?;
+            self.fleet.until(arrived + turn * self.fleet.opened() as u64)?;
+            self.publisher.answers()?;
+        }
+        let delivered = (self.fleet.tally.events - arrived) as f64;
+        Ok(self.server.usage()?.since(before).total * 1e6 / delivered)
+    }
+}
+
 fn measure(ours: &mut Busy, raw: &mut Busy, turns: usize, calls: usize) -> io::Result<Figures> {
     // The yardstick right before: it shows what the machine did meanwhile.
     let floor = raw.events(turns)?;
     let event = ours.events(turns)?;
+    let broadcast = ours.broadcasts(turns)?;
+    let tally = &ours.fleet.tally;
+    let wrong = (tally.missing + tally.doubled) as f64;
     let mut callers = Callers::connect(ours.server.listen, OURS.opening, Work::Call("/mcp"))?;
     // Its connections begin sessions too.
     ours.sessions += CONNECTIONS;
     let before = ours.server.usage()?;
     callers.run(calls)?;
     let call = ours.server.usage()?.since(before).total * 1e6 / calls as f64;
-    Ok(figures([("CPU us/event", event), ("times raw", event / floor), ("CPU us/call", call)]))
+    Ok(figures([
+        ("CPU us/event", event),
+        ("times raw", event / floor),
+        ("CPU us/broadcast delivery", broadcast),
+        ("CPU us/call", call),
+        ("lost+doubled", wrong),
+    ]))
 }

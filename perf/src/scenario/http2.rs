@@ -15,7 +15,7 @@ use crate::rivals::{HYPER, OURS, Rival};
 use crate::wire;
 
 /// Connections that the streams share; ringmain takes 10,000 streams on each.
-const CONNECTIONS: usize = 100;
+pub(super) const CONNECTIONS: usize = 100;
 
 pub(super) fn run(options: &Options) -> io::Result<Vec<Table>> {
     let rivals = [HYPER.with(&["--h2"]), OURS];

@@ -37,6 +37,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "storm", about: "all clients come back at once", run: storm::run },
     Scenario { name: "growth", about: "busy sessions among ever more idle ones", run: growth::run },
     Scenario { name: "h2", about: "very many streams over HTTP/2", run: http2::run },
+    Scenario { name: "h2-latency", about: "the same as latency, over HTTP/2", run: latency::run_http2 },
 ];
 
 fn figures<const N: usize>(figures: [(&str, f64); N]) -> Figures {

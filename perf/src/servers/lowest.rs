@@ -63,6 +63,8 @@ impl Handler for Fixed {
 pub(super) async fn run(arguments: &Arguments) -> io::Result<()> {
     let mut config = Config::default();
     config.answer = if arguments.has("--stream") { Answer::Stream } else { Answer::Auto };
+    // As much as the others retain.
+    config.sessions.standalone.capacity = 256;
     // `growth` wants a million, and some.
     config.sessions.max_sessions = 2_000_000;
     let result = RawValue::from_string(wire::CALL_RESULT.to_owned()).map_err(io::Error::other)?;
@@ -78,7 +80,7 @@ fn publish(sessions: &Sessions, target: &str, message: &str) {
     let write = |out: &mut Vec<u8>| out.extend_from_slice(message.as_bytes());
     if target == "all" {
         let _ = sessions.publish(write);
-    } else if let Some(Ok(session)) = SessionId::parse(target).map(|id| sessions.find(id, 0)) {
+    } else if let Some(Ok(session)) = SessionId::parse(target).map(|id| sessions.find(id, None)) {
         let _ = session.publish(write);
     }
 }

@@ -41,7 +41,7 @@ impl Latency {
     pub(super) fn histogram(&self) -> (f64, u64, Vec<(f64, u64)>) {
         let mut buckets: Vec<_> =
             BUCKETS.iter().enumerate().map(|(index, end)| (*end as f64 / 1e6, self.0.sum(index))).collect();
-        buckets.push((f64::MAX, self.0.sum(BEYOND)));
+        buckets.push((f64::INFINITY, self.0.sum(BEYOND)));
         let count = buckets.iter().map(|(_, count)| count).sum();
         (self.0.sum(SUM) as f64 / 1e9, count, buckets)
     }

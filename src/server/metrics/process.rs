@@ -4,6 +4,8 @@
 #[derive(Debug, Default)]
 pub(super) struct Process {
     pub(super) cpu_seconds: f64,
+    /// Since 1970.
+    pub(super) start_seconds: f64,
     pub(super) resident_bytes: u64,
     pub(super) open_fds: u64,
     pub(super) max_fds: u64,
@@ -22,6 +24,8 @@ pub(super) fn look() -> Option<Process> {
         LimitValue::Unlimited => u64::MAX,
     };
     Some(Process {
+        start_seconds: procfs::boot_time_secs().ok()? as f64
+            + stat.starttime as f64 / procfs::ticks_per_second() as f64,
         cpu_seconds: (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64,
         resident_bytes: stat.rss_bytes().get(),
         open_fds: this.fd_count().ok()? as u64,

@@ -9,19 +9,24 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{METHODS, Metrics, Refused, STATUSES, process};
+use super::handle::{METHODS, Metrics, Readiness, RefusalCount, STATUSES};
+use super::process;
 use crate::session::Ending;
 use crate::sync::Ordering;
 
-/// The whole of it.
-pub(super) fn write(metrics: &Metrics) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(metrics.clone())));
-    let mut out = String::with_capacity(8 << 10);
-    // Writing to a string does not fail; an empty page would be the end of the file alone.
-    let written: std::result::Result<(), Error> = text::encode(&mut out, &registry);
-    debug_assert!(written.is_ok(), "a string takes everything");
-    out
+impl Metrics {
+    /// Everything, in the text format of OpenMetrics, which Prometheus reads. It looks at the process as well, which
+    /// may take some milliseconds with very many descriptors on Linux before 6.2.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Page(self.clone())));
+        let mut out = String::with_capacity(8 << 10);
+        // Writing to a string does not fail; an empty page would be the end of the file alone.
+        let written: std::result::Result<(), Error> = text::encode(&mut out, &registry);
+        debug_assert!(written.is_ok(), "a string takes everything");
+        out
+    }
 }
 
 #[derive(Debug)]
@@ -70,7 +75,7 @@ fn write_sessions(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     )?;
     sheet.gauge(
         "ringmain_retained_bytes",
-        "Bytes of events that streams keep.",
+        "Bytes of events that streams keep, of waiting responses, and of what connections hold for clients.",
         &sessions.retained_bytes(),
     )?;
     sheet.counter(
@@ -79,9 +84,24 @@ fn write_sessions(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
         counters.relieved_bytes(),
     )?;
     sheet.counter(
+        "ringmain_responses_dropped",
+        "Responses that went before their time because their session had too many that nobody fetched.",
+        counters.responses_dropped(),
+    )?;
+    sheet.counter(
+        "ringmain_responses_given_up",
+        "Responses that went before their time because max_retained_bytes was reached.",
+        counters.responses_given_up(),
+    )?;
+    sheet.counter(
         "ringmain_events_too_large",
         "Events that were refused for their size.",
-        counters.too_large(),
+        sessions.traffic().too_large(),
+    )?;
+    sheet.counter(
+        "ringmain_messages_not_accepted",
+        "Messages before a response that were dropped because their client accepts JSON alone.",
+        sessions.traffic().not_accepted(),
     )
 }
 
@@ -136,7 +156,7 @@ fn write_streams(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
 }
 
 fn write_connections(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
-    let connections = &metrics.0.connections;
+    let connections = metrics.connections();
     sheet.gauge("ringmain_connections", "Connections that are open.", &(connections.open() as u64))?;
     sheet.counter(
         "ringmain_connections_accepted",
@@ -171,24 +191,23 @@ fn write_requests(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     let mut requests = Vec::new();
     for (method, method_label) in METHODS.iter().enumerate() {
         for (status, number) in STATUSES.iter().enumerate() {
+            // Those that stand at 0 too: a rate sees nothing of a series that is born at 1.
             let count = metrics.requests(method, status);
-            if count > 0 {
-                let status = if *number == 0 { "other".to_owned() } else { number.to_string() };
-                requests.push(([("method", (*method_label).to_owned()), ("status", status)], count));
-            }
+            let status = if *number == 0 { "other".to_owned() } else { number.to_string() };
+            requests.push(([("method", (*method_label).to_owned()), ("status", status)], count));
         }
     }
     sheet.family("ringmain_requests", "Requests that were answered, by method and status.", requests)?;
     let mut refusals = Vec::new();
     let guard = scc::Guard::new();
-    for (kind, Refused { status, count }) in metrics.0.refusals.iter(&guard) {
+    for (kind, RefusalCount { status, count }) in metrics.refusals().iter(&guard) {
         // Relaxed: a number that orders nothing.
         let count = count.load(Ordering::Relaxed);
         refusals.push(([("kind", (*kind).to_owned()), ("status", status.to_string())], count));
     }
     refusals.sort_unstable();
     sheet.family("ringmain_refusals", "Requests that were refused, by reason.", refusals)?;
-    let denials = metrics.0.denials.iter().map(|(reason, count)| ([("reason", reason)], count));
+    let denials = metrics.denials().iter().map(|(reason, count)| ([("reason", reason)], count));
     sheet.family(
         "ringmain_denials",
         "Requests that were refused because of who sent them, by reason.",
@@ -197,7 +216,7 @@ fn write_requests(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     sheet.gauge(
         "ringmain_ready",
         "1 while the server serves, 0 before and while it drains.",
-        &u64::from(metrics.readiness() == super::Readiness::Serving),
+        &u64::from(metrics.readiness() == Readiness::Serving),
     )?;
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     sheet.0.encode_descriptor("ringmain_build", "What runs.", None, MetricType::Info)?.encode_info(&version)
@@ -209,6 +228,12 @@ fn write_process(sheet: &mut Sheet<'_>) -> Result {
         .0
         .encode_descriptor("process_cpu", "Processor time used.", Some(&Unit::Seconds), MetricType::Counter)?
         .encode_counter::<NoLabelSet, f64, f64>(&process.cpu_seconds, None)?;
+    sheet.gauge_in(
+        "process_start_time",
+        "When the process started, in seconds since 1970.",
+        &Unit::Seconds,
+        &process.start_seconds,
+    )?;
     sheet.gauge_in("process_resident_memory", "Memory in use.", &Unit::Bytes, &process.resident_bytes)?;
     sheet.gauge("process_open_fds", "Descriptors that are open.", &process.open_fds)?;
     sheet.gauge("process_max_fds", "Descriptors that may be open.", &process.max_fds)

@@ -1,17 +1,20 @@
 //! One stream in the writer: its chunks, its socket, its end.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::task::{Context, Poll, Waker};
 
 use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 
-use crate::server::ConnectionCounters;
-use crate::server::gate::{Closed, Ends, Permit};
-use crate::server::serve::Visit;
+use crate::server::connection::gate::{Admitted, Permit};
+use crate::server::connection::patience::Patience;
+use crate::server::connection::prefixed::Prefixed;
+use crate::server::metrics::connections::{CloseReason, ConnectionCounters};
+use crate::server::request::ends::Ends;
 use crate::session::{Connection, Piece, PieceBuf};
-use crate::sse;
+use crate::sse::{self, Held};
+use crate::stream::Moment;
 
 /// What ends a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -24,11 +27,11 @@ const TOGETHER: usize = 64 << 10;
 const SLICES: usize = 64;
 
 /// A stream and the socket it is written to.
-pub(super) struct Entry {
+pub(super) struct StreamEntry {
     pub(super) socket: TcpStream,
     connection: Connection,
     /// What most entries have nothing of.
-    aside: Option<Box<Aside>>,
+    aside: Option<Box<WaitingBytes>>,
     permit: Permit,
     ends: Ends,
     keep_alive: bool,
@@ -36,8 +39,6 @@ pub(super) struct Entry {
     ended: bool,
     /// The socket takes nothing until epoll says so.
     blocked: bool,
-    /// Rounds of comments for which the socket took nothing.
-    stalled: u8,
     /// Something was sent since the last round of comments.
     busy: bool,
     /// epoll tells when the socket takes something again.
@@ -48,11 +49,15 @@ pub(super) struct Entry {
 
 /// Bytes that wait beside a stream.
 #[derive(Default)]
-struct Aside {
+struct WaitingBytes {
     /// What the socket did not take yet. While it is there nothing is taken from the stream.
     unsent: Option<Unsent>,
+    /// When the socket last took something of that, or was found full.
+    since: Moment,
     /// What hyper had read beyond the request; nearly always nothing.
     unread: Bytes,
+    /// Counts both, but for what stands in frames.
+    held: Held,
 }
 
 /// A copy, a piece where it stands, and the end of its chunk.
@@ -71,16 +76,19 @@ pub(super) enum Drive {
     Broken,
 }
 
-impl Entry {
+impl StreamEntry {
     pub(super) fn new(
-        socket: TcpStream,
+        socket: Prefixed<TcpStream>,
         connection: Connection,
-        unread: Bytes,
         keep_alive: bool,
-        visit: Visit,
+        admitted: Admitted,
     ) -> Self {
-        let Visit { permit, ends } = visit;
-        let aside = (!unread.is_empty()).then(|| Box::new(Aside { unread, unsent: None }));
+        let Admitted { permit, ends } = admitted;
+        let (socket, unread) = socket.into_parts();
+        let aside = (!unread.is_empty()).then(|| {
+            let held = Held::new(unread.len());
+            Box::new(WaitingBytes { unread, held, ..WaitingBytes::default() })
+        });
         Self {
             socket,
             connection,
@@ -90,11 +98,15 @@ impl Entry {
             keep_alive,
             ended: false,
             blocked: false,
-            stalled: 0,
             busy: true,
             watched: false,
             sent_back: false,
         }
+    }
+
+    /// Whether it carries a standalone stream, and so the messages to all sessions as well.
+    pub(super) fn is_standalone(&self) -> bool {
+        self.connection.is_standalone()
     }
 
     /// Reads the entry's own memory, as [`Connection::warm`] does what is behind it.
@@ -112,15 +124,22 @@ impl Entry {
         if self.blocked {
             return Drive::Blocked;
         }
-        let driven = self.try_drive(scratch);
-        scratch.clear();
-        driven.unwrap_or(Drive::Broken)
+        // Whoever is driven next finds it empty, also if a waker panics: another client's events are none of its own.
+        let scratch = Emptied(scratch);
+        self.try_drive(scratch.0).unwrap_or(Drive::Broken)
     }
 
     fn try_drive(&mut self, scratch: &mut Vec<u8>) -> io::Result<Drive> {
         loop {
             if self.has_unsent() && !self.send_rest()? {
                 return Ok(Drive::Blocked);
+            }
+            if !self.ended {
+                self.connection.put_pending(COPIED, |events| {
+                    append_size(scratch, events.wire_len());
+                    events.append_to(scratch);
+                    scratch.extend_from_slice(b"\r\n");
+                });
             }
             // The connection rings a bell instead.
             let mut context = Context::from_waker(Waker::noop());
@@ -142,8 +161,7 @@ impl Entry {
                     }
                     Poll::Ready(Some(piece)) => {
                         append_size(scratch, piece.wire_len());
-                        let before = Bytes::copy_from_slice(scratch);
-                        self.leave(before.chain(piece.into_buf()).chain(b"\r\n"));
+                        self.leave(scratch, piece.into_buf(), b"\r\n");
                         scratch.clear();
                         break false;
                     }
@@ -153,8 +171,7 @@ impl Entry {
                 self.busy = true;
                 let sent = send(&self.socket, scratch)?;
                 if sent < scratch.len() {
-                    let rest = Bytes::copy_from_slice(&scratch[sent..]);
-                    self.leave(rest.chain(PieceBuf::Control(Bytes::new())).chain(b""));
+                    self.leave(&scratch[sent..], PieceBuf::Control(Bytes::new()), b"");
                     self.blocked = true;
                     return Ok(Drive::Blocked);
                 }
@@ -166,9 +183,13 @@ impl Entry {
         }
     }
 
-    /// Keeps what the socket did not take.
-    fn leave(&mut self, rest: Unsent) {
-        self.aside.get_or_insert_default().unsent = Some(rest);
+    /// Keeps what the socket did not take: `copied`, then `piece` where it stands, then `end`.
+    fn leave(&mut self, copied: &[u8], piece: PieceBuf, end: &'static [u8]) {
+        let since = self.connection.session().now();
+        let aside = self.aside.get_or_insert_default();
+        aside.held.set(aside.unread.len() + copied.len());
+        aside.since = since;
+        aside.unsent = Some(Bytes::copy_from_slice(copied).chain(piece).chain(end));
     }
 
     fn has_unsent(&self) -> bool {
@@ -183,6 +204,7 @@ impl Entry {
         {
             if !rest.has_remaining() {
                 aside.unsent = None;
+                aside.held.set(aside.unread.len());
                 if aside.unread.is_empty() {
                     self.aside = None;
                 }
@@ -194,7 +216,7 @@ impl Entry {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(sent) => {
                     rest.advance(sent);
-                    self.stalled = 0;
+                    aside.since = self.connection.session().now();
                     // A client that takes something, however slowly, is alive.
                     self.connection.session().touch();
                 }
@@ -215,27 +237,35 @@ impl Entry {
     }
 
     /// One round of comments: a quiet stream gets one. `Broken` if nobody reads what the socket does not take,
-    /// for `patience` rounds, or for ever because the session ended or the client came back on another connection.
+    /// for longer than `patience`, or for ever because the session ended or the client came back on another connection.
     /// One whose time has come is told to come back.
     pub(super) fn beat(
         &mut self,
         scratch: &mut Vec<u8>,
-        patience: u8,
+        patience: Patience,
         counters: &ConnectionCounters,
     ) -> Drive {
         if !self.sent_back && self.ends.has_come(self.connection.session().now()) {
             self.sent_back = true;
             self.keep_alive = false;
-            counters.count_closed(Closed::Age);
+            counters.count_closed(CloseReason::Age);
             // The bell rings, and it is driven to its end. One that cannot come back goes on to its response.
             self.connection.send_back();
         }
+        if let Some(aside) = &mut self.aside
+            && !aside.unread.is_empty()
+            && self.connection.session().is_short_of_memory()
+        {
+            // Its client has to send again, on another connection, what it sent ahead.
+            aside.held.set(aside.held.bytes() - aside.unread.len());
+            aside.unread = Bytes::new();
+            self.keep_alive = false;
+        }
         if self.blocked {
-            self.stalled = self.stalled.saturating_add(1);
-            // What is kept for it is in short supply: then one whole round is enough.
-            let patience = if self.connection.session().is_short_of_memory() { 1 } else { patience };
-            if self.stalled > patience {
-                counters.count_closed(Closed::Stalled);
+            let session = self.connection.session();
+            let since = self.aside.as_ref().map_or(session.now(), |aside| aside.since);
+            if patience.is_over(since, session.now(), session.is_short_of_memory()) {
+                counters.count_closed(CloseReason::Stalled);
                 return Drive::Broken;
             }
             return if self.connection.is_void() { Drive::Broken } else { Drive::Blocked };
@@ -252,19 +282,22 @@ impl Entry {
         Drive::Waiting
     }
 
-    /// Takes the connection apart at the end of its stream: the socket, its leave to be open, what the client sent
-    /// beyond its request, and whether it may go on.
-    pub(super) fn into_socket(self) -> (TcpStream, Visit, Bytes, bool) {
+    /// Takes the connection apart at the end of its stream: the socket with what the client sent beyond its request,
+    /// its leave to be open, and whether it may go on.
+    pub(super) fn into_socket(self) -> (Prefixed<TcpStream>, Admitted, bool) {
         let Self { socket, aside, keep_alive, permit, ends, .. } = self;
         let unread = aside.map_or_else(Bytes::new, |aside| aside.unread);
-        (socket, Visit { permit, ends }, unread, keep_alive)
+        (Prefixed::new(socket, unread), Admitted { permit, ends }, keep_alive)
     }
 }
 
-/// Ends a connection that is not used again, so that the client sees its end and not a reset.
-pub(super) fn close(socket: &TcpStream) {
-    // An error means that the client was quicker.
-    let _ = socket.shutdown(Shutdown::Write);
+/// Bytes that are gone when this is dropped.
+struct Emptied<'a>(&'a mut Vec<u8>);
+
+impl Drop for Emptied<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// Sends as much as the socket takes.
@@ -312,6 +345,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_as_small_as_documented() {
-        assert_eq!(size_of::<Entry>(), 96);
+        assert_eq!(size_of::<StreamEntry>(), 104);
     }
 }

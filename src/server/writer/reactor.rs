@@ -1,29 +1,35 @@
-//! The task that drives the entries of a slab.
+//! What drives the entries of a slab: its task, and now and then the thread of a publisher.
 
 use std::future::Future;
 use std::hint::black_box;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use slab::Slab;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::entry::{Drive, Entry, close};
-use super::{Handed, Line, ReactorSide, Shared, here};
-use crate::server::ConnectionCounters;
-use crate::server::metrics::Pace;
-use crate::server::serve::Visit;
-use crate::server::watch::watch;
-use crate::sync::Arc;
+use super::entry::{Drive, StreamEntry};
+use super::line::{BROADCAST, Drives, Handed, Queue, ReactorLine, Reactors, here};
+use crate::ring::Position;
+use crate::server::connection::descriptor::watch_reads;
+use crate::server::connection::gate::Admitted;
+use crate::server::connection::patience::Patience;
+use crate::server::connection::prefixed::Prefixed;
+use crate::server::metrics::connections::ConnectionCounters;
+use crate::server::metrics::latency::Pace;
+use crate::stream::Stream;
+use crate::sync::{Arc, lock, try_lock};
+use crate::topic::{Topic, Watch};
 use crate::wake::Waiter;
+use crate::wake::duty::Duty;
 
 /// Entries driven before others on the runtime get their turn.
 const TURN: usize = 256;
@@ -33,98 +39,169 @@ const AHEAD: usize = 16;
 const ROUNDS: usize = 64;
 /// Events of sockets looked at in one go.
 const EVENTS: usize = 256;
+/// Places of the slab that are looked at for a sweep before entries are driven.
+const LOOKED_AT: usize = 256;
+
+/// What becomes of a connection whose stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum Next {
+    /// Its next request is read.
+    Request,
+    /// It is closed.
+    Close,
+}
 
 /// Takes a connection whose stream ended, with what the client sent meanwhile.
-pub(in crate::server) type GiveBack = Arc<dyn Fn(TcpStream, Visit, Bytes) + Send + Sync>;
+pub(in crate::server) type GiveBack = Arc<dyn Fn(Prefixed<TcpStream>, Admitted, Next) + Send + Sync>;
+
+/// A pass over all entries, in the circle of their keys. One that is asked for while another is under way goes on
+/// from there, for a whole round.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// The place that is looked at next.
+    at: usize,
+    /// Places that are still to be looked at.
+    left: usize,
+}
+
+impl Sweep {
+    fn begin(&mut self, keys: usize) {
+        self.left = keys;
+    }
+
+    /// The next place to look at, of `keys` in all.
+    fn next(&mut self, keys: usize) -> Option<usize> {
+        // Entries may have gone since it began, and their places with them.
+        self.left = self.left.min(keys).checked_sub(1)?;
+        let at = if self.at < keys { self.at } else { 0 };
+        self.at = at + 1;
+        Some(at)
+    }
+}
+
+/// A reactor's end of what it shares with those who call it.
+pub(in crate::server) struct ReactorSide(pub(super) Arc<ReactorLine<Reactor>>);
+
+/// The task of a [`Reactor`], which ends with it.
+pub(in crate::server) struct ReactorTask(Arc<ReactorLine<Reactor>>);
 
 /// See the [module documentation](super).
-pub(in crate::server) struct Reactor {
-    line: Arc<Line>,
+pub(super) struct Reactor {
+    line: Arc<ReactorLine<Self>>,
     waiter: Waiter,
     handed: flume::Receiver<Handed>,
     sockets: AsyncFd<mio::Poll>,
     events: Events,
-    entries: Slab<Box<Entry>>,
+    entries: Slab<Box<StreamEntry>>,
     /// No entry has this key or a higher one.
     keys: usize,
+    /// Rings when something was published to all sessions: once for all entries, which know nothing of it.
+    broadcasts: Watch,
+    /// Up to where that was published when the last sweep began.
+    swept: Position,
+    sweep: Sweep,
     beat: Interval,
     round: usize,
     /// When to time the next event.
     pace: Pace,
-    /// Rounds for which a client may take nothing.
-    patience: u8,
+    /// With clients that take nothing.
+    patience: Patience,
     scratch: Vec<u8>,
+    /// Entries that a publisher drove, and how far they got. What follows is left for the task.
+    driven: Vec<(usize, Drive)>,
     give_back: GiveBack,
     counters: Arc<ConnectionCounters>,
 }
 
-impl Reactor {
-    /// Makes a reactor whose quiet streams get a comment every `keep_alive`, and whose stalled ones end after
-    /// `stalled_after`.
+impl ReactorTask {
+    /// Makes a reactor whose quiet streams get a comment every `keep_alive`, and whose stalled ones end when `patience`
+    /// does.
     pub(in crate::server) fn new(
         handed: flume::Receiver<Handed>,
         side: ReactorSide,
+        broadcasts: &Arc<Topic>,
         keep_alive: Duration,
-        stalled_after: Duration,
+        patience: Patience,
         give_back: GiveBack,
         counters: Arc<ConnectionCounters>,
     ) -> io::Result<Self> {
         let mut beat = tokio::time::interval((keep_alive / ROUNDS as u32).max(Duration::from_millis(1)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
-            line: side.0,
+        let line = side.0;
+        let mut broadcasts = Watch::ringing(broadcasts.clone(), line.clone(), BROADCAST);
+        broadcasts.register(Waker::noop());
+        let reactor = Reactor {
+            line: line.clone(),
             waiter: Waiter::new(),
             handed,
-            sockets: watch(mio::Poll::new()?)?,
+            sockets: watch_reads(mio::Poll::new()?)?,
             events: Events::with_capacity(EVENTS),
             entries: Slab::new(),
             keys: 0,
+            // There are no entries yet. Each looks for itself when it is taken in.
+            swept: broadcasts.topic().tail(),
+            broadcasts,
+            sweep: Sweep::default(),
             beat,
             round: 0,
             pace: Pace::default(),
-            patience: u8::try_from(stalled_after.as_millis().div_ceil(keep_alive.as_millis().max(1)))
-                .unwrap_or(u8::MAX),
+            patience,
             scratch: Vec::new(),
+            driven: Vec::new(),
             give_back,
             counters,
-        })
+        };
+        *lock(&line.reactor) = Some(reactor);
+        Ok(Self(line))
+    }
+}
+
+impl Reactor {
+    fn duty(&self) -> &Duty<Queue> {
+        &self.line.reactors.duty
     }
 
     /// Takes a stream in and sends its head with whatever is pending.
     fn take_in(&mut self, handed: Handed) {
-        let Handed { socket, unread, head, mut connection, keep_alive, visit } = handed;
+        let Handed { socket, head, mut connection, keep_alive, admitted } = handed;
         if self.entries.len() == self.entries.capacity() {
             // Not by doubling: a place counts for each of very many streams.
             self.entries.reserve_exact((self.entries.len() / 8).max(64));
         }
         let vacant = self.entries.vacant_entry();
         let key = vacant.key();
-        let Ok(small) = u32::try_from(key) else { return };
-        let fd = socket.as_raw_fd();
+        let Some(small) = u32::try_from(key).ok().filter(|small| *small != BROADCAST) else { return };
+        let fd = socket.socket().as_raw_fd();
         let registry = self.sockets.get_ref().registry();
         if let Err(error) = registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE) {
             tracing::warn!(%error, "cannot watch a socket");
             return;
         }
         connection.ring(self.line.clone(), small);
-        vacant.insert(Box::new(Entry::new(socket, connection, unread, keep_alive, visit)));
+        vacant.insert(Box::new(StreamEntry::new(socket, connection, keep_alive, admitted)));
         self.keys = self.keys.max(key + 1);
         self.scratch.extend_from_slice(&head);
         self.drive(key);
     }
 
     fn drive(&mut self, key: usize) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            let driven = entry.drive(&mut self.scratch);
-            let probe = &self.line.probe;
-            if probe.is_timing(key) {
-                probe.stop(matches!(driven, Drive::Waiting | Drive::Done));
-            }
-            if self.pace.step() {
-                probe.arm();
-            }
+        if let Some(driven) = self.send_pending(key) {
             self.settle(key, driven);
         }
+    }
+
+    /// Sends what is pending for an entry, if it is still there.
+    fn send_pending(&mut self, key: usize) -> Option<Drive> {
+        let entry = self.entries.get_mut(key)?;
+        let driven = entry.drive(&mut self.scratch);
+        let probe = &self.line.probe;
+        if probe.is_timing(key) || probe.is_timing(BROADCAST as usize) && entry.is_standalone() {
+            probe.stop(matches!(driven, Drive::Waiting | Drive::Done));
+        }
+        if self.pace.step() {
+            probe.arm();
+        }
+        Some(driven)
     }
 
     /// Does what follows from how far an entry got.
@@ -146,19 +223,18 @@ impl Reactor {
             }
             Drive::Broken => drop(self.remove(key)),
             Drive::Done => {
-                let (socket, visit, unread, keep_alive) = self.remove(key).into_socket();
-                let fd = socket.as_raw_fd();
-                let left = self.sockets.get_ref().registry().deregister(&mut SourceFd(&fd));
-                if keep_alive && left.is_ok() && !Shared::reads(&self.line.shared.draining) {
-                    (self.give_back)(socket, visit, unread);
-                } else {
-                    close(&socket);
+                let (socket, admitted, keep_alive) = self.remove(key).into_socket();
+                let fd = socket.socket().as_raw_fd();
+                if self.sockets.get_ref().registry().deregister(&mut SourceFd(&fd)).is_err() {
+                    return;
                 }
+                let goes_on = keep_alive && !Reactors::reads(&self.line.reactors.draining);
+                (self.give_back)(socket, admitted, if goes_on { Next::Request } else { Next::Close });
             }
         }
     }
 
-    fn remove(&mut self, key: usize) -> Entry {
+    fn remove(&mut self, key: usize) -> StreamEntry {
         let entry = *self.entries.remove(key);
         if self.entries.is_empty() {
             // What a crowd needed is given back when it is gone.
@@ -211,6 +287,15 @@ impl Reactor {
         self.line.probe.arm();
     }
 
+    /// Does what follows from what publishers drove. Before anything else, so that the keys are still those entries'.
+    fn settle_driven(&mut self) {
+        for (key, driven) in std::mem::take(&mut self.driven) {
+            if self.entries.contains(key) {
+                self.settle(key, driven);
+            }
+        }
+    }
+
     /// Drives whoever has something to do. False if there is more of it.
     fn turn(&mut self) -> bool {
         let mut keys = [0; AHEAD];
@@ -219,13 +304,37 @@ impl Reactor {
             while count < AHEAD
                 && let Some(key) = self.line.queue().keys.pop()
             {
+                if key == BROADCAST {
+                    // Registered first: what is published after this rings again.
+                    self.broadcasts.register(Waker::noop());
+                    // It rings as well when others leave the topic, and when it is closed, which is no news here.
+                    let tail = self.broadcasts.topic().tail();
+                    if std::mem::replace(&mut self.swept, tail) != tail {
+                        self.sweep.begin(self.keys);
+                    }
+                    continue;
+                }
                 keys[count] = key as usize;
                 count += 1;
             }
+            let mut looked_at = 0;
+            while count < AHEAD
+                && looked_at < LOOKED_AT
+                && let Some(key) = self.sweep.next(self.keys)
+            {
+                looked_at += 1;
+                if self.entries.get(key).is_some_and(|entry| entry.is_standalone()) {
+                    keys[count] = key;
+                    count += 1;
+                }
+            }
             let keys = &keys[..count];
             self.warm(keys);
+            // Each entry pins a few times; under a pin that stands those cost next to nothing.
+            let pinned = Stream::pin();
             keys.iter().for_each(|key| self.drive(*key));
-            if count == 0 {
+            drop(pinned);
+            if count == 0 && looked_at < LOOKED_AT {
                 let Ok(handed) = self.handed.try_recv() else { return true };
                 self.take_in(handed);
             }
@@ -244,25 +353,23 @@ impl Reactor {
     }
 }
 
-impl Future for Reactor {
-    type Output = io::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let reactor = &mut *self;
-        while reactor.beat.poll_tick(context).is_ready() {
-            reactor.comment();
+impl Reactor {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.settle_driven();
+        while self.beat.poll_tick(context).is_ready() {
+            self.comment();
         }
-        reactor.look_at_sockets(context)?;
-        let line = reactor.line.clone();
-        let (duty, member) = (&line.shared.duty, line.member);
-        duty.begin(member, here());
-        if reactor.turn() {
-            duty.register(member, &mut reactor.waiter, context.waker());
+        self.look_at_sockets(context)?;
+        let member = self.line.member;
+        self.duty().begin(member, here());
+        if self.turn() {
+            self.line.reactors.duty.register(member, &mut self.waiter, context.waker());
             // Once more: what came before the registration woke nobody.
-            if reactor.turn() {
-                duty.rest(member, here());
-                let finishing = Shared::reads(&line.shared.finishing);
-                return if finishing && reactor.entries.is_empty() {
+            if self.turn() {
+                self.line.note_busy();
+                self.duty().retire(member, here());
+                let finishing = Reactors::reads(&self.line.reactors.finishing);
+                return if finishing && self.entries.is_empty() {
                     Poll::Ready(Ok(()))
                 } else {
                     Poll::Pending
@@ -270,14 +377,141 @@ impl Future for Reactor {
             }
         }
         // Others first, then the rest. Who else has work need not wait for it.
-        duty.share(member);
+        self.duty().share(member);
         context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-impl Drop for Reactor {
+impl Drives for Reactor {
+    fn drive_for(&mut self, key: u32) -> bool {
+        let key = key as usize;
+        match catch_unwind(AssertUnwindSafe(|| self.send_pending(key))) {
+            Ok(None | Some(Drive::Waiting)) => true,
+            Ok(Some(driven)) => {
+                self.driven.push((key, driven));
+                false
+            }
+            Err(panic) => {
+                // What was taken from the stream may not have been sent. The client comes back and resumes.
+                self.driven.push((key, Drive::Broken));
+                resume_unwind(panic)
+            }
+        }
+    }
+}
+
+impl Future for ReactorTask {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut reactor) = try_lock(&self.0.reactor) else {
+            // A publisher drives an entry: a matter of microseconds. Others run meanwhile.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        reactor.as_mut().map_or(Poll::Ready(Ok(())), |reactor| reactor.poll(context))
+    }
+}
+
+impl Drop for ReactorTask {
     fn drop(&mut self) {
-        self.line.shared.duty.leave(self.line.member, here());
+        let reactors = &self.0.reactors;
+        // Dropped without the lock: its streams may ring once more.
+        let reactor = lock(&self.0.reactor).take();
+        if !Reactors::reads(&reactors.finishing) {
+            tracing::error!(
+                streams = reactor.as_ref().map_or(0, |reactor| reactor.entries.len()),
+                "a writer of streams ended; others take what comes"
+            );
+        }
+        reactors.leave(self.0.member);
+        drop(reactor);
+    }
+}
+
+#[cfg(all(test, not(ringmain_loom)))]
+mod tests {
+    use super::super::Writer;
+    use super::super::tests::Source;
+    use super::*;
+    use crate::ring::Limits;
+    use crate::server::Config;
+    use crate::stream::Clock;
+
+    #[test]
+    fn a_sweep_looks_at_every_place_once_and_once_more_if_asked_again() {
+        let mut sweep = Sweep::default();
+        assert_eq!(sweep.next(3), None);
+        sweep.begin(3);
+        assert_eq!([sweep.next(3), sweep.next(3)], [Some(0), Some(1)]);
+        sweep.begin(3);
+        let round: Vec<_> = std::iter::from_fn(|| sweep.next(3)).collect();
+        assert_eq!(round, [2, 0, 1]);
+        sweep.begin(3);
+        assert_eq!([sweep.next(1), sweep.next(1), sweep.next(0)], [Some(0), None, None]);
+    }
+
+    #[tokio::test]
+    async fn events_of_a_client_whose_waker_panics_reach_nobody_else() {
+        struct Panics;
+        impl std::task::Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a waker that panics");
+            }
+        }
+        let mut source = Source::waiting_for_readers();
+        let (writer, sides) = Writer::new(1, &Arc::default());
+        let side = sides.into_iter().next().unwrap();
+        let line = side.1.0.clone();
+        let _task = source.reactor(side);
+        let handed = source.stream();
+        let session = handed.connection.session().clone();
+        writer.hand_over(handed);
+        let mut reactor = lock(&line.reactor);
+        let reactor = reactor.as_mut().unwrap();
+        assert!(reactor.turn() && reactor.entries.contains(0));
+        // The reactor is locked, so what is published is left for later. The second event is read where it stands, and
+        // is in the buffer when the waker is called.
+        let publish = || assert!(session.publish(|out| out.extend_from_slice(b"own")).is_ok());
+        publish();
+        assert!(reactor.drive_for(0));
+        publish();
+        let mut waiter = Waiter::new();
+        let waiters = session.standalone().waiters();
+        waiters.register(&mut waiter, &Arc::new(Panics).into());
+        assert!(catch_unwind(AssertUnwindSafe(|| reactor.drive_for(0))).is_err());
+        assert!(reactor.scratch.is_empty());
+        assert_eq!(reactor.driven, [(0, Drive::Broken)]);
+        reactor.settle_driven();
+        assert!(reactor.entries.is_empty(), "its client comes back and resumes");
+    }
+
+    #[tokio::test]
+    async fn those_who_leave_the_topic_begin_no_sweep() {
+        let (_writer, sides) = Writer::new(1, &Arc::default());
+        let (handed, side) = sides.into_iter().next().unwrap();
+        let (line, topic) = (side.0.clone(), Topic::new(Limits::default(), Clock::default()));
+        let (patience, counters) = (Patience::new(&Config::default()), Arc::default());
+        let give_back: GiveBack = Arc::new(|_, _, _| {});
+        let keep_alive = Duration::from_secs(15);
+        let _task =
+            ReactorTask::new(handed, side, &topic, keep_alive, patience, give_back, counters).unwrap();
+        let sweeps = || {
+            assert!(!line.queue().keys.is_empty(), "it was rung");
+            let mut reactor = lock(&line.reactor);
+            let reactor = reactor.as_mut().unwrap();
+            // More places than one turn looks at.
+            reactor.keys = 2 * TURN / AHEAD * LOOKED_AT;
+            reactor.turn();
+            reactor.sweep.left > 0
+        };
+        for _ in 0..3 {
+            let mut passing = topic.subscribe();
+            assert!(passing.poll_next(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert!(!sweeps());
+        topic.publish(|out| out.push(b'x')).unwrap();
+        assert!(sweeps());
     }
 }

@@ -1,0 +1,103 @@
+//! One accepted connection: whose it is, how long it may last, and driving it to its end.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::gate::Admitted;
+use super::linger;
+use super::plain::Plain;
+use super::stage::{Stage, reaches};
+use super::state::ServerState;
+use crate::handler::Handler;
+use crate::server::config::Config;
+use crate::server::metrics::connections::CloseReason;
+use crate::server::request::route::Peer;
+use crate::sync::Arc;
+
+/// A connection without its socket, which is inside hyper most of the time.
+pub(super) struct Accepted<H> {
+    pub(super) state: Arc<ServerState<H>>,
+    /// Where the client is: the connection's other side, or what its proxy said when it opened the connection.
+    pub(super) address: IpAddr,
+    pub(super) admitted: Admitted,
+    pub(super) stage: watch::Receiver<Stage>,
+}
+
+impl<H: Handler> Accepted<H> {
+    /// The other side, for what it says in the headers of its requests.
+    pub(super) fn peer(&self) -> Peer {
+        let proxies = &self.state.endpoint.config.proxies;
+        // A proxy that speaks the PROXY protocol and named no client writes no header: its client would have.
+        let is_silent = proxies.announces(self.address) && self.admitted.permit.client().is_none();
+        Peer { address: self.address, writes_headers: !is_silent }
+    }
+
+    /// The largest head in bytes that hyper takes; beyond it hyper refuses by itself.
+    pub(super) fn max_head_bytes(&self) -> usize {
+        self.state.endpoint.config.max_header_bytes.saturating_mul(4).max(16 << 10)
+    }
+
+    /// Waits for the client to say something. `None` if it takes too long, or when the drain begins: nothing is in
+    /// flight on a connection that said nothing yet.
+    pub(super) async fn by_deadline<F: Future>(&mut self, saying: F) -> Option<F::Output> {
+        let Config { read_timeout, .. } = self.state.endpoint.config;
+        tokio::select! {
+            said = tokio::time::timeout(read_timeout, saying) => {
+                if said.is_err() {
+                    self.count_closed(CloseReason::Deadline);
+                }
+                said.ok()
+            }
+            () = reaches(&mut self.stage, Stage::Draining) => None,
+        }
+    }
+
+    /// Closes the socket so that the client sees what it was sent last, though it may still be sending.
+    pub(super) async fn close(self, socket: Plain) {
+        let Self { state, admitted, stage, .. } = self;
+        linger::close(socket, state.gate.lingers(), stage).await;
+        drop(admitted);
+    }
+
+    /// Counts a connection that the server ends.
+    pub(super) fn count_closed(&self, why: CloseReason) {
+        self.state.gate.counters().count_closed(why);
+    }
+
+    /// Drives a connection to its end. When the drain begins, or `over` resolves, `wind_down` asks it to take no
+    /// further request, or says that nothing is in flight. `over` says how long it may take from then on; `None` is
+    /// for ever. `None` if the connection was given up.
+    pub(super) async fn drive<C: Future>(
+        &mut self,
+        mut connection: Pin<&mut C>,
+        over: impl Future<Output = Option<Duration>>,
+        wind_down: impl FnOnce(Pin<&mut C>) -> bool,
+    ) -> Option<C::Output> {
+        let last = tokio::select! {
+            biased;
+            served = connection.as_mut() => return Some(served),
+            () = reaches(&mut self.stage, Stage::Draining) => None,
+            last = over => last,
+        };
+        if !wind_down(connection.as_mut()) {
+            return None;
+        }
+        tokio::select! {
+            served = connection => Some(served),
+            () = reaches(&mut self.stage, Stage::CutOff) => None,
+            () = sleep(last) => None,
+        }
+    }
+}
+
+/// Sleeps; `None` is for ever.
+pub(super) async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,120 @@
+//! The certificate that a server shows over TLS: reading it from its files, and replacing it while the server runs.
+//!
+//! Connections that are open keep the keys they agreed on; those that come after a reload see the new certificate.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use crate::sync::Arc;
+
+/// HTTP/2, as clients and servers agree on it in the handshake.
+pub(super) const H2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Where a server's certificate is.
+///
+/// TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN. A handshake has
+/// [`Config::read_timeout`](crate::server::Config::read_timeout).
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate and those that lead to its root, in this order, in a PEM file.
+    pub certificates: PathBuf,
+    /// Its private key, in a PEM file: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+impl Tls {
+    /// Looks whether the files can be used.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot.
+    pub fn check(&self) -> Result<(), TlsError> {
+        read(self).map(drop)
+    }
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug)]
+pub struct TlsError {
+    /// What was tried.
+    doing: String,
+    /// What is wrong.
+    fault: String,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.doing, self.fault)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl From<TlsError> for io::Error {
+    fn from(error: TlsError) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
+/// The certificate that connections are shown at the moment.
+pub(super) struct Identity {
+    files: Tls,
+    /// Read by every handshake, replaced now and then.
+    current: ArcSwap<ServerConfig>,
+}
+
+impl Identity {
+    /// Reads the files.
+    pub(super) fn load(files: Tls) -> Result<Self, TlsError> {
+        let current = ArcSwap::new(read(&files)?);
+        Ok(Self { files, current })
+    }
+
+    /// Reads the files again. What was there before stays if they cannot be used.
+    pub(super) fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(read(&self.files)?);
+        Ok(())
+    }
+
+    /// What the next handshake uses.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+}
+
+fn read(files: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let Tls { certificates, key } = files;
+    let fault = |what: &str, path: &Path, fault: &dyn fmt::Display| TlsError {
+        doing: format!("read the {what} in {}", path.display()),
+        fault: fault.to_string(),
+    };
+    let chain = CertificateDer::pem_file_iter(certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| fault("certificate", certificates, &error))?;
+    if chain.is_empty() {
+        return Err(fault("certificate", certificates, &"there is none"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| fault("private key", key, &error))?;
+    let cannot_use = |error: rustls::Error| TlsError {
+        doing: format!("use the certificate in {} with the key in {}", certificates.display(), key.display()),
+        fault: error.to_string(),
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(cannot_use)?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(cannot_use)?;
+    config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+    // What a client needs to come back cheaply it keeps itself, not this process.
+    config.ticketer = ring::Ticketer::new().map_err(cannot_use)?;
+    Ok(Arc::new(config))
+}

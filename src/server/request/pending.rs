@@ -1,0 +1,48 @@
+//! Counts the bytes of request bodies that have begun to come and are not complete.
+//!
+//! What has come of such a body is memory that a client took and gave nothing for. So it is counted, over all
+//! connections and streams, and beyond a limit requests are refused until some of it is gone.
+
+use crossbeam_utils::CachePadded;
+
+use crate::protocol::Refusal;
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Bytes of all bodies that are not complete.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Pending(CachePadded<AtomicUsize>);
+
+/// One body's part of them, given back when it is dropped.
+pub(super) struct PendingShare<'a> {
+    pending: &'a Pending,
+    limit: usize,
+    bytes: usize,
+}
+
+impl Pending {
+    /// Begins the share of one body, which fails to grow while all together have more than `limit` bytes.
+    pub(super) fn share(&self, limit: usize) -> PendingShare<'_> {
+        PendingShare { pending: self, limit, bytes: 0 }
+    }
+}
+
+impl PendingShare<'_> {
+    /// Counts `bytes` more.
+    ///
+    /// # Errors
+    ///
+    /// All bodies together have more than the limit.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.bytes += bytes;
+        // Relaxed: the number alone matters, and each change of it is one step.
+        let before = self.pending.0.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.limit { Err(Refusal::Busy) } else { Ok(()) }
+    }
+}
+
+impl Drop for PendingShare<'_> {
+    fn drop(&mut self) {
+        // Relaxed: as in `add`.
+        self.pending.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

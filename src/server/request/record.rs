@@ -1,0 +1,223 @@
+//! The ID of a request, and its line in the access log.
+//!
+//! Off by default, and then a request pays one look at a switch. A [`Record`] goes with its answer, to hyper or to the
+//! writer; when the answer is over, and the record is dropped, its line is written. No line holds a path, a query, a
+//! session ID or anything of a body.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::protocol::headers::single;
+use crate::server::config::AccessLog;
+use crate::session::Principal;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Carries the ID of a request in its answer.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What is logged for a client that went away before its answer, as nginx does.
+const CLIENT_WENT_AWAY: u16 = 499;
+
+/// A number for one request: 128 bits, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestTag(u128);
+
+impl RequestTag {
+    //= https://www.w3.org/TR/trace-context/#traceparent-header-field-values
+    //# Vendors MUST ignore the traceparent when the trace-id is invalid (for example if it contains non-allowed
+    //# characters).
+    /// The trace ID of a valid `traceparent`.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = single(headers, &TRACEPARENT).ok()??;
+        let (version, rest) = value.split_at_checked(2)?;
+        let (trace, rest) = rest.strip_prefix('-')?.split_at_checked(32)?;
+        let (parent, rest) = rest.strip_prefix('-')?.split_at_checked(16)?;
+        let (flags, rest) = rest.strip_prefix('-')?.split_at_checked(2)?;
+        let are_digits = [version, trace, parent, flags]
+            .iter()
+            .all(|part| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+        // A later version may have more behind it, and 255 is none.
+        let is_version = version != "ff" && (rest.is_empty() || version != "00" && rest.starts_with('-'));
+        let is_something = |part: &str| part.bytes().any(|byte| byte != b'0');
+        if !(are_digits && is_version && is_something(trace) && is_something(parent)) {
+            return None;
+        }
+        u128::from_str_radix(trace, 16).ok().map(Self)
+    }
+
+    /// As it stands in an answer.
+    fn to_header_value(self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.to_string()).ok()
+    }
+}
+
+impl fmt::Display for RequestTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Makes the records of one server.
+pub(in crate::server) struct Records {
+    access_log: AccessLog,
+    request_ids: bool,
+    /// Two keys, drawn at the start: no two servers give out the same IDs.
+    keys: [RandomState; 2],
+    count: AtomicU64,
+}
+
+impl Records {
+    pub(in crate::server) fn new(access_log: AccessLog, request_ids: bool) -> Self {
+        Self {
+            access_log,
+            request_ids,
+            keys: [RandomState::new(), RandomState::new()],
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// Begins the record of a request; `None` if nothing is noted of requests.
+    pub(super) fn begin(
+        &self,
+        method: &'static str,
+        address: IpAddr,
+        headers: &HeaderMap,
+    ) -> Option<Box<Record>> {
+        let is_logged = self.access_log != AccessLog::Off;
+        if !is_logged && !self.request_ids {
+            return None;
+        }
+        let tag = RequestTag::of(headers).unwrap_or_else(|| self.tag());
+        Some(Box::new(Record {
+            tag,
+            method,
+            address,
+            is_logged,
+            principal: None,
+            status: CLIENT_WENT_AWAY,
+            bytes: 0,
+            started: Instant::now(),
+        }))
+    }
+
+    /// Whether lines name the principal.
+    pub(super) fn name_principals(&self) -> bool {
+        self.access_log == AccessLog::WithPrincipal
+    }
+
+    fn tag(&self) -> RequestTag {
+        // Relaxed: each number is given out once, in whatever order.
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one(count)));
+        RequestTag(high << 64 | low)
+    }
+}
+
+/// One request. Its line is written when it is dropped.
+pub(super) struct Record {
+    tag: RequestTag,
+    method: &'static str,
+    address: IpAddr,
+    is_logged: bool,
+    principal: Option<Principal>,
+    status: u16,
+    bytes: u64,
+    started: Instant,
+}
+
+impl Record {
+    pub(super) fn tag(&self) -> RequestTag {
+        self.tag
+    }
+
+    /// Whether it becomes a line of the log.
+    pub(super) fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+
+    /// Notes that the answer begins, and names the request in it.
+    pub(super) fn answer(&mut self, status: u16, headers: &mut HeaderMap, principal: Option<Principal>) {
+        self.status = status;
+        self.principal = principal;
+        if let Some(value) = self.tag.to_header_value() {
+            headers.insert(X_REQUEST_ID, value);
+        }
+    }
+
+    /// Notes that so much of the answer's body went on its way.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.is_logged {
+            return;
+        }
+        let Self { tag, method, address, status, bytes, started, .. } = self;
+        tracing::info!(
+            target: "ringmain::access",
+            method,
+            status,
+            bytes,
+            ms = started.elapsed().as_micros() as f64 / 1000.0,
+            peer = %address,
+            request = %tag,
+            principal = self.principal.as_ref().map(Principal::subject),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(values: &[&str]) -> Option<String> {
+        let headers =
+            values.iter().map(|value| (TRACEPARENT, HeaderValue::from_str(value).unwrap())).collect();
+        RequestTag::of(&headers).map(|tag| tag.to_string())
+    }
+
+    #[test]
+    fn trace_id_is_taken_over_from_a_valid_traceparent() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let good = format!("00-{trace}-b7ad6b7169203331-01");
+        assert_eq!(tag(&[&good]).as_deref(), Some(trace));
+        assert_eq!(tag(&[&format!("cc-{trace}-b7ad6b7169203331-01-later")]).as_deref(), Some(trace));
+        assert_eq!(tag(&[]), None);
+        assert_eq!(tag(&[&good, &good.replace("0af", "1af")]), None, "two that differ");
+        for bad in [
+            "",
+            "00",
+            &format!("ff-{trace}-b7ad6b7169203331-01"),
+            &format!("00-{trace}-b7ad6b7169203331-01-later"),
+            &format!("00-{trace}-0000000000000000-01"),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            &good.to_uppercase(),
+            &format!("00-{trace}-b7ad6b7169203331"),
+            &format!("00-{trace}-b7ad6b716920333-01"),
+            &format!("00-{trace}-b7ad6b7169203331-0x"),
+            "00-0af7651916cd43dd8448eb211c80319 -b7ad6b7169203331-01",
+        ] {
+            assert_eq!(tag(&[bad]), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_differ_and_nothing_is_made_where_nothing_is_noted() {
+        let (headers, address) = (HeaderMap::new(), IpAddr::from([192, 0, 2, 1]));
+        assert!(Records::new(AccessLog::Off, false).begin("GET", address, &headers).is_none());
+        let records = Records::new(AccessLog::Off, true);
+        let mut tags: Vec<_> =
+            (0..1000).map(|_| records.begin("GET", address, &headers).unwrap().tag().to_string()).collect();
+        assert!(tags.iter().all(|tag| tag.len() == 32));
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), 1000);
+    }
+}
