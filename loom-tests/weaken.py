@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNPINNED = "#[allow(unsafe_code)]\n        let guard = unsafe { crossbeam_epoch::unprotected() };"
 SLOT, CHUNK, CURSOR = "ring/slot.rs", "ring/chunk.rs", "ring/cursor.rs"
 WRITER, RING, WAKE = "ring/writer.rs", "ring/mod.rs", "wake/mod.rs"
-DUTY = "wake/duty.rs"
+DUTY, HOLD = "wake/duty.rs", "wake/hold.rs"
 LIFE = "session/life.rs"
 STANDALONE, TOPIC, SUBSCRIPTION = "session/standalone.rs", "topic/mod.rs", "topic/subscription.rs"
 LEASE, STREAM, SUBSCRIBER = "stream/lease.rs", "stream/mod.rs", "stream/subscriber.rs"
@@ -201,6 +201,13 @@ WEAKENINGS = [
      "wake::the_waker_left_last_is_the_one_that_is_called"),
     (("waiting room: dropped without letting go", [(WAKE, r"(impl Drop for Waiters.*?)self\.wake_in_drop\(\);", lambda m: m[1])]),
      "wake::a_waiting_room_dropped_lets_go_of_those_queued"),
+    # A task that is held back.
+    (relaxed(HOLD, "hold: ended without Release", "if self.0.open.fetch_sub(1, "),
+     "hold::a_held_task_goes_on_after_the_last_hold_and_sees_what_was_done"),
+    (relaxed(HOLD, "hold: seen without Acquire", "self.open.load("),
+     "hold::a_held_task_goes_on_after_the_last_hold_and_sees_what_was_done"),
+    (replaced(HOLD, "hold: no second look", "if self.is_free() { Poll::Ready(()) } else { Poll::Pending }", "Poll::Pending"),
+     "hold::a_held_task_goes_on_after_the_last_hold_and_sees_what_was_done"),
     (("duty: called without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `after_laying_down`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),
      "duty::work_left_while_the_duty_is_laid_down_is_done"),
     (("duty: laid down without a fence", [(DUTY, r"// SeqCst: pairs with the fence in `call`\.\s*fence\(Ordering::SeqCst\);", lambda _: "")]),

@@ -14,6 +14,10 @@ pub mod wake {
     pub mod duty {
         pub use crate::wake::duty::{Duty, Work};
     }
+
+    pub mod hold {
+        pub use crate::wake::hold::{Hold, Holds};
+    }
 }
 
 pub mod sse {

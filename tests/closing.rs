@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringmain::identity::{Authenticator, Checked, Denial, Head};
 use ringmain::server::{Admin, AdminToken, Config};
 use serde_json::json;
-use support::{Client, Http2, POST_HEADERS, TestServer, Wire, test, until};
+use support::{Client, Http2, POST_HEADERS, TestServer, Wire, frames, test, until};
 
 /// Nobody may come in.
 #[derive(Debug)]
@@ -102,6 +102,65 @@ async fn refusal_reaches_a_sending_client_over_http2() {
         // The connection goes on.
         let client = Client::initialize_over(http2, "2025-11-25").await;
         client.ping(1).await;
+    })
+    .await;
+}
+
+/// Sends one request after the other, each with DATA frames that follow one by one, and reads meanwhile. Returns how
+/// many answers came whose head was read alone.
+fn heads_that_came_alone(address: SocketAddr, requests: u32) -> u32 {
+    let mut socket = TcpStream::connect(address).expect("the server listens");
+    socket.set_read_timeout(Some(support::PATIENCE)).expect("it is a socket");
+    socket.set_nodelay(true).expect("it is a socket");
+    let mut sending = socket.try_clone().expect("it is a socket");
+    let (answered, next) = std::sync::mpsc::channel();
+    let sender = std::thread::spawn(move || {
+        let mut send = |bytes: &[u8]| sending.write_all(bytes).expect("the server takes what it refuses");
+        send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        send(&frames::frame(frames::SETTINGS, 0, 0, &[]));
+        send(&frames::frame(frames::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()));
+        let block = frames::request_block("POST", &[("content-length", "5000000")]);
+        for stream in (0..requests).map(|number| 2 * number + 1) {
+            send(&frames::frame(frames::HEADERS, frames::END_HEADERS, stream, &block));
+            for _ in 0..40 {
+                send(&frames::frame(frames::DATA, 0, stream, b"some"));
+            }
+            next.recv().expect("the reader goes on");
+            send(&frames::frame(frames::RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        }
+    });
+    let (mut received, mut alone, mut answers) = (Vec::new(), 0, 0);
+    let mut piece = [0; 16 << 10];
+    while answers < requests {
+        let count = socket.read(&mut piece).expect("the server answers");
+        assert_ne!(count, 0, "the connection ended");
+        received.extend_from_slice(&piece[..count]);
+        let mut head = false;
+        while let [a, b, c, kind, flags, ..] = received[..]
+            && let Some(rest) = received.len().checked_sub(9 + u32::from_be_bytes([0, a, b, c]) as usize)
+        {
+            received.drain(..received.len() - rest);
+            head = kind == frames::HEADERS;
+            if kind == frames::DATA && flags & frames::END_STREAM != 0 {
+                answers += 1;
+                answered.send(()).expect("there is a next request, or the end");
+            }
+        }
+        alone += u32::from(head && received.is_empty());
+    }
+    sender.join().expect("the sender does not panic");
+    alone
+}
+
+/// A client that stops sending when it reads the head breaks its own `content-length`, and has its stream reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_of_a_refusal_leaves_with_its_body_over_http2() {
+    test(async {
+        let server = TestServer::start(Config::default());
+        let address = server.address;
+        let talk = tokio::task::spawn_blocking(move || heads_that_came_alone(address, 3000));
+        assert_eq!(talk.await.expect("the client does not panic"), 0);
+        server.stop().await;
     })
     .await;
 }

@@ -38,6 +38,7 @@
 #![allow(unsafe_code, reason = "nodes go on the stack as counted pointers and come back in this one file")]
 
 pub(crate) mod duty;
+pub(crate) mod hold;
 
 use core::any::Any;
 use core::fmt;

@@ -39,6 +39,7 @@ use crate::server::request::route;
 use crate::session::PieceBuf;
 use crate::stream::Moment;
 use crate::sync::{Arc, AtomicU32, AtomicUsize, Ordering};
+use crate::wake::hold::{Hold, Holds};
 
 /// Largest piece of a body, in bytes.
 const PIECE: usize = 16 << 10;
@@ -65,8 +66,10 @@ pub(super) async fn serve<H: Handler, S: Socket>(mut accepted: Accepted<H>, sock
         .max_local_error_reset_streams(RESET_FOR_FAULTS)
         .keep_alive_interval(config.keep_alive);
     let (serving, peer, ends) = (state.clone(), accepted.peer(), accepted.admitted.ends);
+    let holds = Arc::<Holds>::default();
+    let answering = holds.clone();
     let service = service_fn(move |mut request: Request<RequestBody>| {
-        let state = serving.clone();
+        let (state, answering) = (serving.clone(), answering.clone());
         // In a box, so that the task of a stream does not keep the size of this future, which ends with the head.
         Box::pin(async move {
             let mut answer = route::answer(&state.endpoint, &mut request, peer).await;
@@ -76,12 +79,15 @@ pub(super) async fn serve<H: Handler, S: Socket>(mut accepted: Accepted<H>, sock
             if !request.body().is_end_stream() {
                 linger::drop_body(request.into_body(), state.gate.lingers());
             }
+            if answer.size_hint().upper().is_some_and(|bytes| bytes <= PIECE as u64) {
+                ANSWERING.set(Some(answering.hold()));
+            }
             Ok::<_, Infallible>(answer.map(Pieces::new))
         })
     });
     let meter = Meter::new(config.connections.max_http2_control_rate, endpoint.sessions.clock().clone());
     let counters = state.gate.counters().clone();
-    let io = outbox::Http2Io::new(socket, state.patience, meter, counters);
+    let io = outbox::Http2Io::new(socket, state.patience, meter, counters, holds);
     let mut connection = pin!(io.coalesce(|io| builder.serve_connection(TokioIo::new(io), service)));
     let left = accepted.admitted.ends.after(endpoint.now());
     let over = async {
@@ -165,6 +171,17 @@ enum Gives {
 thread_local! {
     /// What the body of the task that this thread looks at did during this look; `None` if hyper did not ask it.
     static GAVE: Cell<Option<Gives>> = const { Cell::new(None) };
+    /// Holds the connection back from the head of a short answer to the end of the look that gave it.
+    static ANSWERING: Cell<Option<Hold>> = const { Cell::new(None) };
+}
+
+/// The end of a look, also one that panics.
+struct EndOfLook;
+
+impl Drop for EndOfLook {
+    fn drop(&mut self) {
+        drop(ANSWERING.take());
+    }
 }
 
 pin_project! {
@@ -192,6 +209,7 @@ impl<H: Handler, F: Future> Future for Watched<H, F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
+        let _end = EndOfLook;
         GAVE.set(None);
         if this.task.poll(context).is_ready() {
             return Poll::Ready(());

@@ -14,6 +14,13 @@
 //! and the streams before it add their frames. It does so again as long as each pass adds something, up to
 //! [`PASSES`] times or [`ENOUGH`] bytes. A connection that sent nothing for [`QUIET`] does not wait: a lone event
 //! leaves at once, and a burst costs one more write.
+//!
+//! # Whole answers
+//!
+//! hyper gives h2 the head of an answer and then its body. Between the two, the connection's task may run on another
+//! thread and send the head alone. A client that is still sending, and stops when it reads the head of a refusal,
+//! breaks its own `content-length`; h2 then resets the stream before the body has left, and the client reports the
+//! reset (curl 7.88 does both). So a stream [holds](Holds) the connection back while it gives a short answer.
 
 use std::error::Error;
 use std::future::Future;
@@ -32,6 +39,7 @@ use super::prefixed::Prefixed;
 use crate::server::metrics::connections::{CloseReason, ConnectionCounters};
 use crate::sse::Held;
 use crate::sync::{Arc, Mutex, lock};
+use crate::wake::hold::Holds;
 
 /// With this many bytes to send, a connection waits for no more.
 const ENOUGH: usize = 16 << 10;
@@ -60,6 +68,8 @@ struct Outbox<S> {
     meter: Meter,
     counters: Arc<ConnectionCounters>,
     waiting: Waiting,
+    /// Of streams that are giving an answer.
+    holds: Arc<Holds>,
 }
 
 /// Whether a connection waits for more before it sends.
@@ -102,6 +112,11 @@ impl<S: Socket> Outbox<S> {
     /// Whether to wait for more before it sends. A socket that takes nothing is waited for already.
     fn waits(&mut self) -> bool {
         self.stall.is_none() && self.waiting.goes_on(self.bytes.len() - self.sent)
+    }
+
+    /// Whether some answer is given in part. Wakes the task when it is whole.
+    fn is_held(&self, context: &Context<'_>) -> bool {
+        self.sent < self.bytes.len() && self.holds.poll_free(context).is_pending()
     }
 
     /// Ready when everything has left.
@@ -177,6 +192,7 @@ impl<S: Socket> Http2Io<S> {
         patience: Patience,
         meter: Meter,
         counters: Arc<ConnectionCounters>,
+        holds: Arc<Holds>,
     ) -> Self {
         let (bytes, held, waiting) = (Vec::new(), Held::default(), Waiting::new());
         let outbox = Outbox {
@@ -190,6 +206,7 @@ impl<S: Socket> Http2Io<S> {
             meter,
             counters,
             waiting,
+            holds,
         };
         Self { outbox: Arc::new(Mutex::new(outbox)) }
     }
@@ -291,6 +308,9 @@ impl<C: Future<Output = hyper::Result<()>>, S: Socket> Future for Coalesced<C, S
             this.served = Some(served);
         }
         let mut outbox = lock(&this.outbox);
+        if this.served.is_none() && outbox.is_held(context) {
+            return Poll::Pending;
+        }
         if this.served.is_none() && outbox.waits() {
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -401,7 +421,8 @@ mod tests {
         let meter = Meter::new(1000, crate::stream::Clock::default());
         let config = crate::server::Config { stalled_after: STALLED_AFTER, ..Default::default() };
         let patience = Patience::new(&config);
-        Http2Io::new(Prefixed::new(socket.clone(), Bytes::new()), patience, meter, counters)
+        let socket = Prefixed::new(socket.clone(), Bytes::new());
+        Http2Io::new(socket, patience, meter, counters, Arc::default())
     }
 
     /// A client that takes what it is sent, and never all of it.
