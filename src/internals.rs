@@ -16,7 +16,7 @@ pub mod wake {
     }
 
     pub mod hold {
-        pub use crate::wake::hold::{Hold, Holds};
+        pub use crate::wake::hold::{Ended, Hold, Holds};
     }
 }
 

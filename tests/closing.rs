@@ -204,10 +204,13 @@ async fn connection_too_many_sees_its_answer() {
 async fn refusal_of_the_operator_reaches_a_sending_client() {
     test(async {
         let server = TestServer::start(Config::default());
-        let admin = |token| {
+        let admin = |max_connections, token: Option<&str>| {
             let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.metrics.clone()).unwrap();
-            let admin = admin.max_connections(1);
-            let admin = if token { admin.token(AdminToken::new("open-sesame").unwrap()) } else { admin };
+            let admin = admin.max_connections(max_connections);
+            let admin = match token {
+                Some(token) => admin.token(AdminToken::new(token).unwrap()),
+                None => admin,
+            };
             let address = admin.local_addr().unwrap();
             tokio::spawn(admin.run());
             address
@@ -217,16 +220,17 @@ async fn refusal_of_the_operator_reaches_a_sending_client() {
             let request = String::from_utf8(support::request("POST", &[], &vec![b' '; bytes])).unwrap();
             request.replacen("/mcp", target, 1).into_bytes()
         };
-        let (open, guarded) = (admin(false), admin(true));
+        let guarded = admin(16, Some("open-sesame"));
         for bytes in [3 << 20, 20 << 20] {
             let answer = send_then_read(guarded, publish(bytes)).await;
             assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
         }
-        let answer = send_then_read(open, publish(20 << 20)).await;
+        let answer = send_then_read(admin(16, None), publish(20 << 20)).await;
         assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-        let first = Wire::connect(open).await;
-        for bytes in [100, 3 << 20] {
-            let answer = send_then_read(open, publish(bytes)).await;
+        let full = admin(1, None);
+        let first = Wire::connect(full).await;
+        for bytes in [100, 3 << 20, 100, 3 << 20] {
+            let answer = send_then_read(full, publish(bytes)).await;
             assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         }
         drop(first);

@@ -63,6 +63,8 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 const MANY_SESSIONS: usize = 1000;
 /// Connections open at once.
 const MAX_CONNECTIONS: usize = 256;
+/// As many connections may be closed in stages at once, even if fewer may be open.
+const MIN_LINGERS: usize = 16;
 /// How long a client may take to send a head, and a body, and for how long a connection is kept without a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Says whether a page in a browser sends the request, and from where. No page can set or remove it.
@@ -204,7 +206,7 @@ impl Admin {
     pub async fn run(self) {
         let hosts = self.hosts();
         let Self { listener, metrics, token, max_connections, read_timeout } = self;
-        let [lingers, turned_away] = [(); 2].map(|()| Lingers::new(max_connections));
+        let [lingers, turned_away] = [(); 2].map(|()| Lingers::new(max_connections.max(MIN_LINGERS)));
         let stage = watch::Sender::new(Stage::Serving);
         let state = Arc::new(AdminState { metrics, hosts, token, read_timeout, lingers, turned_away, stage });
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));

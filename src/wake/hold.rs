@@ -1,10 +1,17 @@
 //! Holding one task back while others are in the middle of something.
 //!
+//! # Algorithm
+//!
+//! A thread holds the task back, adds a part where the task finds it, adds the rest, and ends the hold. The task notes
+//! how many holds have ended, takes what it finds, and looks for holds. If one is open, or one has ended since the
+//! note, it may have taken a part without the rest, and takes again.
+//!
 //! # Memory ordering
 //!
-//! "End the hold, then wake" meets "leave the waker, then look again": both go through the waker's own word, so the
-//! second look sees that the hold has ended, or the holder sees the waker. The count orders what the holder did before
-//! what the held task does next: `Release` where a hold ends, `Acquire` where it is looked for.
+//! Where the parts are is ordered by itself, by a lock for example: a task that finds the first part sees that the hold
+//! began. The count of ended holds orders the rest: `Release` where a hold ends, `Acquire` where the task notes it. "End
+//! the hold, then wake" meets "leave the waker, then look again" in the waker's own word, so the second look sees that
+//! the hold has ended, or the holder sees the waker.
 
 use core::task::{Context, Poll};
 
@@ -13,7 +20,8 @@ use crate::sync::{Arc, AtomicUsize, AtomicWaker, Ordering};
 /// The holds on one task.
 #[derive(Debug, Default)]
 pub struct Holds {
-    open: AtomicUsize,
+    began: AtomicUsize,
+    ended: AtomicUsize,
     held: AtomicWaker,
 }
 
@@ -21,34 +29,43 @@ pub struct Holds {
 #[derive(Debug)]
 pub struct Hold(Arc<Holds>);
 
+/// How many holds had ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended(usize);
+
 impl Holds {
     /// Holds the task back until what is returned is dropped.
     pub fn hold(self: &Arc<Self>) -> Hold {
-        // Relaxed: a task that does not see it yet goes on, as it may have a moment ago.
-        self.open.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: ordered by what is added next.
+        self.began.fetch_add(1, Ordering::Relaxed);
         Hold(self.clone())
     }
 
-    /// Ready when nobody holds the task back. One task waits: the one that asked last.
-    pub fn poll_free(&self, context: &Context<'_>) -> Poll<()> {
-        if self.is_free() {
+    /// Notes how many holds have ended, before the task takes what it finds.
+    pub fn note(&self) -> Ended {
+        // Acquire: pairs with the Release in `Hold::drop`.
+        Ended(self.ended.load(Ordering::Acquire))
+    }
+
+    /// Ready if what the task took since the note is whole. If it may not be, wakes the task when it is to take again.
+    pub fn poll_whole(&self, since: Ended, context: &Context<'_>) -> Poll<()> {
+        // Relaxed, both: what was taken says which holds began, and an end that is not seen is a reason to wait.
+        let began = self.began.load(Ordering::Relaxed);
+        if began == since.0 {
             return Poll::Ready(());
         }
         self.held.register(context.waker());
-        if self.is_free() { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    fn is_free(&self) -> bool {
-        // Acquire: pairs with the Release in `Hold::drop`.
-        self.open.load(Ordering::Acquire) == 0
+        if self.ended.load(Ordering::Relaxed) != since.0 {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `is_free`.
-        if self.0.open.fetch_sub(1, Ordering::Release) == 1 {
-            self.0.held.wake();
-        }
+        // Release: pairs with the Acquire in `note`.
+        self.0.ended.fetch_add(1, Ordering::Release);
+        self.0.held.wake();
     }
 }

@@ -39,7 +39,7 @@ use super::prefixed::Prefixed;
 use crate::server::metrics::connections::{CloseReason, ConnectionCounters};
 use crate::sse::Held;
 use crate::sync::{Arc, Mutex, lock};
-use crate::wake::hold::Holds;
+use crate::wake::hold::{Ended, Holds};
 
 /// With this many bytes to send, a connection waits for no more.
 const ENOUGH: usize = 16 << 10;
@@ -77,6 +77,8 @@ struct Outbox<S> {
 struct Waiting {
     /// Passes it has waited since it last sent.
     passes: u8,
+    /// Times it was held back since it last sent.
+    held: u8,
     /// Bytes there were before the last of them.
     before: usize,
     /// When it last sent.
@@ -85,7 +87,7 @@ struct Waiting {
 
 impl Waiting {
     fn new() -> Self {
-        Self { passes: 0, before: 0, sent: Instant::now() }
+        Self { passes: 0, held: 0, before: 0, sent: Instant::now() }
     }
 
     /// Whether to wait for another pass of the run queue, with so many bytes to send.
@@ -114,9 +116,15 @@ impl<S: Socket> Outbox<S> {
         self.stall.is_none() && self.waiting.goes_on(self.bytes.len() - self.sent)
     }
 
-    /// Whether some answer is given in part. Wakes the task when it is whole.
-    fn is_held(&self, context: &Context<'_>) -> bool {
-        self.sent < self.bytes.len() && self.holds.poll_free(context).is_pending()
+    /// Whether there may be a part of some answer to send. Wakes the task when there may be the rest.
+    fn is_held(&mut self, since: Ended, context: &Context<'_>) -> bool {
+        let bytes = self.bytes.len() - self.sent;
+        // Not without end: others may give answers all the time.
+        let is_held = (1..ENOUGH).contains(&bytes)
+            && self.waiting.held < PASSES
+            && self.holds.poll_whole(since, context).is_pending();
+        self.waiting.held += u8::from(is_held);
+        is_held
     }
 
     /// Ready when everything has left.
@@ -302,13 +310,14 @@ impl<C: Future<Output = hyper::Result<()>>, S: Socket> Future for Coalesced<C, S
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let since = lock(&this.outbox).holds.note();
         if this.served.is_none()
             && let Poll::Ready(served) = this.connection.as_mut().poll(context)
         {
             this.served = Some(served);
         }
         let mut outbox = lock(&this.outbox);
-        if this.served.is_none() && outbox.is_held(context) {
+        if this.served.is_none() && outbox.is_held(since, context) {
             return Poll::Pending;
         }
         if this.served.is_none() && outbox.waits() {

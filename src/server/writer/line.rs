@@ -174,7 +174,6 @@ impl<R: Drives> ReactorLine<R> {
         if key == BROADCAST || !duty.is_idle() || !self.is_quiet() || !duty.take(self.member, here()) {
             return false;
         }
-        self.note_busy();
         // Whatever happens, the duty does not stay here.
         let mut taken = Taken { line: self, is_done: false };
         // Locked by this very thread, if the reactor itself publishes; so `try_lock`.
@@ -195,6 +194,8 @@ struct Taken<'a, R: Drives> {
 
 impl<R: Drives> Drop for Taken<'_, R> {
     fn drop(&mut self) {
+        // The time that sending took is no time of quiet: what follows right behind it goes to the reactor.
+        self.line.note_busy();
         let (duty, member) = (&self.line.reactors.duty, self.line.member);
         if self.is_done { duty.retire(member, here()) } else { duty.give(member, here()) }
     }
