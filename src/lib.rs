@@ -37,6 +37,8 @@
 
 #[cfg(feature = "rmcp")]
 pub mod adapter;
+#[cfg(feature = "server")]
+mod error;
 #[cfg(feature = "everything")]
 pub mod everything;
 pub mod handler;
@@ -56,3 +58,6 @@ mod stream;
 mod sync;
 pub mod topic;
 mod wake;
+
+#[cfg(feature = "server")]
+pub use error::Error;

@@ -286,9 +286,9 @@ async fn services_end_with_the_server() {
         let alive = Arc::new(());
         let counted = alive.clone();
         let factory = move || Ok(Counted { _alive: counted.clone() });
-        let mut server = TestServer::start_with(Rmcp::new(factory), Config::default());
+        let server = TestServer::start_with(Rmcp::new(factory), Config::default());
         server.client().await.ping(1).await;
-        server.begin_stop();
+        server.handle.drain();
         server.stopped().await;
         until("the service to go with the server", || Arc::strong_count(&alive) == 1).await;
     })

@@ -230,9 +230,10 @@ fn honest_clients_are_served_among_attackers() {
         {
             println!("{name}: {}", begun.load(Ordering::Relaxed));
         }
-        println!("{:?}", server.connections);
+        println!("{:?}", server.metrics.connections());
         assert!(begun.iter().all(|begun| begun.load(Ordering::Relaxed) > 100), "each attacker attacked");
-        let counters = server.connections.clone();
+        let metrics = server.metrics.clone();
+        let counters = metrics.connections();
         assert!(counters.refused_address() > 0 && counters.closed_deadline() > 0, "{counters:?}");
         assert!(counters.open() <= 5 * PER_ADDRESS);
         for thread in threads {

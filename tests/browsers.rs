@@ -147,15 +147,15 @@ async fn allow_lists_are_replaced_at_once() {
     test(async {
         let script = support::Script::new(support::Control::default());
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), script, Config::default()).unwrap();
-        let (address, allow) = (server.local_addr().unwrap(), server.allow());
+        let handle = server.handle();
         let running = tokio::spawn(server.run(std::future::pending()));
-        let client = Client::initialize(address, "2025-11-25").await;
+        let client = Client::initialize(handle.local_addr(), "2025-11-25").await;
         let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
         let headers = [client.headers(), POST_HEADERS.to_vec(), vec![("Origin", PAGE)]].concat();
         client.send("POST", &headers, ping.as_bytes()).await.error(403).await;
         let mut allowed = Config::default().allowed;
         allowed.origins = AllowList::parse([PAGE]).unwrap();
-        allow(allowed);
+        handle.allow(allowed);
         assert_eq!(client.send("POST", &headers, ping.as_bytes()).await.status, 200);
         running.abort();
         let _ = soon("the server to end", running).await;

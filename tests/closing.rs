@@ -189,7 +189,7 @@ async fn connection_too_many_sees_its_answer() {
         config.connections.max = Some(1);
         let server = TestServer::start(config);
         let first = Wire::connect(server.address).await;
-        until("the first to be let in", || server.connections.open() == 1).await;
+        until("the first to be let in", || server.metrics.connections().open() == 1).await;
         for bytes in [100, 3 << 20] {
             let answer = send_then_read(server.address, post(&[], bytes)).await;
             assert!(is_refused(&answer, 503), "{answer}");
@@ -211,7 +211,7 @@ async fn refusal_of_the_operator_reaches_a_sending_client() {
                 Some(token) => admin.token(AdminToken::new(token).unwrap()),
                 None => admin,
             };
-            let address = admin.local_addr().unwrap();
+            let address = admin.local_addr();
             tokio::spawn(admin.run());
             address
         };
@@ -282,7 +282,7 @@ async fn refused_client_that_stays_is_closed() {
         let server = TestServer::start(Config::default());
         let mut silent = Wire::connect(server.address).await;
         silent.send(&post(&[], 5 << 20)[..1000]).await;
-        until("the silent client to be closed", || server.connections.open() == 0).await;
+        until("the silent client to be closed", || server.metrics.connections().open() == 0).await;
         let address = server.address;
         let endless = std::thread::spawn(move || {
             let mut socket = TcpStream::connect(address).expect("the server listens");
@@ -293,8 +293,8 @@ async fn refused_client_that_stays_is_closed() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        until("the endless client to be let in", || server.connections.open() == 1).await;
-        until("the endless client to be closed", || server.connections.open() == 0).await;
+        until("the endless client to be let in", || server.metrics.connections().open() == 1).await;
+        until("the endless client to be closed", || server.metrics.connections().open() == 0).await;
         endless.join().expect("it sees the end");
     })
     .await;

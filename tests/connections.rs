@@ -141,12 +141,12 @@ async fn half_closed_connection_detaches() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_closes_behind_a_stream_during_a_drain() {
     test(async {
-        let mut server = TestServer::start(Config::default());
+        let server = TestServer::start(Config::default());
         let client = server.client().await;
         let mut wire = Wire::connect(server.address).await;
         wire.send(&client.post_bytes(&call(1, "call"))).await;
         let stream = wire.reply().await.stream().await;
-        server.begin_stop();
+        server.handle.drain();
         until("the drain to begin", || std::net::TcpStream::connect(server.address).is_err()).await;
         server.control.release("call");
         let mut wire = result(stream, 1).await;

@@ -5,12 +5,14 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use ringmain::server::{Config, Drained};
+use ringmain::server::{Config, Drained, Readiness, Server};
 use serde_json::json;
 use support::{
-    Client, Http2, POST_HEADERS, TestServer, Wire, hello, note, publish, publish_json, request, test, until,
+    Client, Control, Http2, POST_HEADERS, Script, TestServer, Wire, hello, note, publish, publish_json,
+    request, test, until,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -33,7 +35,7 @@ async fn refuses(server: &TestServer) {
 async fn drain_ends_by_deadline() {
     test(async {
         // Everything finishes.
-        let mut server = TestServer::start(draining_for(LONG));
+        let server = TestServer::start(draining_for(LONG));
         let client = server.client().await;
         let old = server.client_of("2025-06-18").await;
         let mut listening = client.listen(None).await;
@@ -59,7 +61,7 @@ async fn drain_ends_by_deadline() {
         }
         client.ping(3).await;
 
-        server.begin_stop();
+        server.handle.drain();
         assert_eq!(support::number(&listening.message().await.1), 1, "what was published is delivered first");
         listening.told_to_come_back().await;
         old_listening.ended().await;
@@ -89,12 +91,12 @@ async fn drain_ends_by_deadline() {
         assert_eq!(server.stopped().await, Drained::Complete);
 
         // Something never ends.
-        let mut server = TestServer::start(draining_for(Duration::from_millis(300)));
+        let server = TestServer::start(draining_for(Duration::from_millis(300)));
         let client = server.client().await;
         let mut call = client.call_stream(1, "steps", json!({"label": "never"})).await;
         call.primed().await;
         let control = server.control.clone();
-        server.begin_stop();
+        server.handle.drain();
         let began = Instant::now();
         call.ended().await;
         assert_eq!(server.stopped().await, Drained::CutOff);
@@ -116,7 +118,7 @@ async fn clients_are_told_to_come_back_at_different_times() {
     test(async {
         let mut config = draining_for(LONG);
         config.drain_spread = Duration::from_secs(8);
-        let mut server = TestServer::start(config);
+        let server = TestServer::start(config);
         let mut listening = Vec::new();
         for number in 0..40 {
             let client = if number % 2 == 0 {
@@ -129,7 +131,7 @@ async fn clients_are_told_to_come_back_at_different_times() {
             assert_eq!(priming.retry, Some(1000), "a break on its own is mended at once");
             listening.push(stream);
         }
-        server.begin_stop();
+        server.handle.drain();
         let mut waits = Vec::new();
         for mut stream in listening {
             let event = stream.next().await.expect("a retry field");
@@ -149,11 +151,11 @@ async fn clients_are_told_to_come_back_at_different_times() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_end_with_the_server() {
     test(async {
-        let mut server = TestServer::start(Config::default());
+        let server = TestServer::start(Config::default());
         let client = server.client().await;
         let session = server.session(&client);
         let control = server.control.clone();
-        server.begin_stop();
+        server.handle.drain();
         assert_eq!(server.stopped().await, Drained::Complete);
         assert!(session.is_closed(), "its handler may publish to it for ever");
         assert_eq!(control.count("closed"), 1);
@@ -165,7 +167,7 @@ async fn sessions_end_with_the_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_new_begins_during_a_drain() {
     test(async {
-        let mut server = TestServer::start(draining_for(LONG));
+        let server = TestServer::start(draining_for(LONG));
         let client = server.client().await;
         let mut call = client.call_stream(1, "steps", json!({})).await;
         call.primed().await;
@@ -182,7 +184,7 @@ async fn nothing_new_begins_during_a_drain() {
         reply.json().await;
         let mut idle = reply.body.into_wire();
 
-        server.begin_stop();
+        server.handle.drain();
         refuses(&server).await;
         late.send(&whole[whole.len() - 1..]).await;
         let reply = late.reply().await;
@@ -202,12 +204,12 @@ async fn nothing_new_begins_during_a_drain() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connection_does_not_hold_up_a_drain() {
     test(async {
-        let mut server = TestServer::start(draining_for(Duration::from_secs(3)));
+        let server = TestServer::start(draining_for(Duration::from_secs(3)));
         server.client().await;
         let silent = TcpStream::connect(server.address).await.expect("the server listens");
         // It was accepted for certain once one behind it in the queue was answered.
         server.client().await.ping(1).await;
-        server.begin_stop();
+        server.handle.drain();
         assert_eq!(server.stopped().await, Drained::Complete);
         drop(silent);
     })
@@ -218,11 +220,11 @@ async fn silent_connection_does_not_hold_up_a_drain() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_head_does_not_hold_up_a_drain() {
     test(async {
-        let mut server = TestServer::start(draining_for(Duration::from_secs(3)));
+        let server = TestServer::start(draining_for(Duration::from_secs(3)));
         let mut half = Wire::connect(server.address).await;
         half.send(b"POST /mcp HTTP/1.1\r\nHost: localh").await;
         server.client().await.ping(1).await;
-        server.begin_stop();
+        server.handle.drain();
         assert_eq!(server.stopped().await, Drained::Complete);
     })
     .await;
@@ -232,7 +234,7 @@ async fn half_a_head_does_not_hold_up_a_drain() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_body_does_not_hold_up_a_drain() {
     test(async {
-        let mut server = TestServer::start(draining_for(LONG));
+        let server = TestServer::start(draining_for(LONG));
         let client = server.client().await;
         let ping = json!({"jsonrpc": "2.0", "id": 2, "method": "ping"});
         let [in_session, new] =
@@ -245,7 +247,7 @@ async fn half_a_body_does_not_hold_up_a_drain() {
         }
         client.ping(3).await;
         let began = Instant::now();
-        server.begin_stop();
+        server.handle.drain();
         for half in halves {
             half.reply().await.error(503).await;
         }
@@ -289,7 +291,7 @@ async fn dropping_what_serves_ends_what_is_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stalled_connection_is_cut_off_at_the_deadline() {
     test(async {
-        let mut server = TestServer::start(draining_for(Duration::from_millis(300)));
+        let server = TestServer::start(draining_for(Duration::from_millis(300)));
         let client = server.client().await;
         let session = server.session(&client);
         let mut stalled = Wire::connect_narrow(server.address).await;
@@ -301,7 +303,7 @@ async fn stalled_connection_is_cut_off_at_the_deadline() {
                 tokio::task::yield_now().await;
             }
         }
-        server.begin_stop();
+        server.handle.drain();
         assert_eq!(server.stopped().await, Drained::CutOff);
         until("the server to let go of the connection", || !session.standalone().terms().is_attached()).await;
         drop(stalled);
@@ -313,7 +315,7 @@ async fn stalled_connection_is_cut_off_at_the_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_stream_ends_at_a_drain() {
     test(async {
-        let mut server = TestServer::start(draining_for(Duration::from_secs(3)));
+        let server = TestServer::start(draining_for(Duration::from_secs(3)));
         let client = server.client().await;
         let session = server.session(&client);
         let mut listening = client.listen(None).await;
@@ -331,10 +333,34 @@ async fn busy_stream_ends_at_a_drain() {
             session
         });
         listening.message().await;
-        server.begin_stop();
+        server.handle.drain();
         listening.rest().await;
         assert_eq!(server.stopped().await, Drained::Complete);
         drop(publisher);
+    })
+    .await;
+}
+
+/// By its handle, also before it runs, and by the future it was given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_is_asked_for_in_two_ways() {
+    test(async {
+        let bind = || {
+            let handler = Script::new(Control::default());
+            Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, Config::default()).expect("a port")
+        };
+        let (early, by_future) = (bind(), bind());
+        early.handle().drain();
+        assert_eq!(early.run(std::future::pending()).await, Drained::Complete);
+        let handle = by_future.handle();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(by_future.run(async { drop(stopped.await) }));
+        Client::initialize(handle.local_addr(), "2025-11-25").await.ping(1).await;
+        drop(stop);
+        assert_eq!(running.await.expect("it does not panic"), Drained::Complete);
+        assert_eq!(handle.metrics().readiness(), Readiness::Draining);
+        // The handle outlives the server, and does nothing any more.
+        handle.drain();
     })
     .await;
 }

@@ -102,11 +102,11 @@ async fn floods_of_frames_end_their_connection() {
             let rounds = flood(&mut frames, &piece, true).await;
             // In a debug build on a busy machine some megabytes are in the buffers of the kernel.
             assert!(rounds < 400, "{name}: {rounds} times 64 KiB were taken");
-            until(name, || server.connections.open() <= 1).await;
+            until(name, || server.metrics.connections().open() <= 1).await;
             // h2 may have been first with one of them.
-            assert!(server.connections.closed_flood() <= ended as u64 + 1, "{name}: counted once");
+            assert!(server.metrics.connections().closed_flood() <= ended as u64 + 1, "{name}: counted once");
         }
-        assert!(server.connections.closed_flood() >= 5, "{:?}", server.connections);
+        assert!(server.metrics.connections().closed_flood() >= 5, "{:?}", server.metrics.connections());
         honest.was_served().await;
     })
     .await;
@@ -152,7 +152,7 @@ async fn reset_flood_ends_its_connection() {
             }
             assert!(ended, "64,000 requests were begun and reset");
             // h2 notices those that were not looked at, the meter the others.
-            assert_eq!(server.connections.closed_flood(), u64::from(looked_at));
+            assert_eq!(server.metrics.connections().closed_flood(), u64::from(looked_at));
         }
         honest.was_served().await;
     })
@@ -188,7 +188,7 @@ async fn endless_heads_end_their_connection() {
             }
         }
         assert!(refused);
-        until("the heads to be gone", || server.connections.open() <= 2).await;
+        until("the heads to be gone", || server.metrics.connections().open() <= 2).await;
         honest.was_served().await;
     })
     .await;
@@ -207,7 +207,7 @@ async fn stream_without_a_window_is_reset() {
             let client = server.client().await;
             let session = server.session(&client);
             let mut frames = Frames::connect(server.address, &setting(4, window)).await;
-            let before = server.connections.closed_stalled();
+            let before = server.metrics.connections().closed_stalled();
             let headers = [client.headers(), POST_HEADERS.to_vec()].concat();
             let post = request_block("POST", &headers);
             let quick = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
@@ -234,7 +234,7 @@ async fn stream_without_a_window_is_reset() {
             }
             reset.sort_unstable();
             assert_eq!(reset, (0..11).map(|number| number * 2 + 1).collect::<Vec<u32>>());
-            assert_eq!(server.connections.closed_stalled() - before, 11);
+            assert_eq!(server.metrics.connections().closed_stalled() - before, 11);
             until("the stream to be free", || !session.standalone().terms().is_attached()).await;
             // With a window the connection is as good as any.
             frames.send(SETTINGS, 0, 0, &setting(4, 1 << 20)).await;
@@ -273,7 +273,7 @@ async fn pipelining_flood_is_bounded_and_ends() {
             }
         };
         timeout(Duration::from_secs(30), sending).await.expect("the connection ends");
-        until("it to be counted", || server.connections.closed_stalled() == 1).await;
+        until("it to be counted", || server.metrics.connections().closed_stalled() == 1).await;
         honest.was_served().await;
     })
     .await;

@@ -170,7 +170,7 @@ async fn patience_of_more_than_255_keep_alives_ends() {
             for number in 1..=200 {
                 publish_json(&session, &note(number, 60_000));
             }
-            until("the stalled stream to end", || server.connections.closed_stalled() == 1).await;
+            until("the stalled stream to end", || server.metrics.connections().closed_stalled() == 1).await;
         }
     })
     .await;

@@ -301,7 +301,9 @@ async fn an_authenticator_may_take_its_time_and_may_fail() {
         config.read_timeout = Duration::from_millis(200);
         let script = support::Script::new(support::Control::default());
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), script, config).unwrap();
-        let (address, denials) = (server.local_addr().unwrap(), server.denials());
+        let handle = server.handle();
+        let (address, metrics) = (handle.local_addr(), handle.metrics());
+        let denials = metrics.denials();
         let running = tokio::spawn(server.run(std::future::pending()));
         let knock = async |token: &str| {
             let mut wire = Wire::connect(address).await;

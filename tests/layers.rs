@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const CORE: [&str; 10] =
     ["sync", "ring", "wake", "sse", "protocol", "stream", "topic", "request", "session", "handler"];
 /// The modules between: they may use the core, and each other in this order.
-const MIDDLE: [&str; 1] = ["identity"];
+const MIDDLE: [&str; 2] = ["error", "identity"];
 /// The modules above it, which do not know each other.
 const TOP: [&str; 3] = ["server", "adapter", "everything"];
 /// Crates that the program uses and the library does not: command line, configuration file, log, allocator.

@@ -17,7 +17,7 @@ use support::{Client, Http2, POST_HEADERS, TestServer, Wire, publish, request, t
 fn operate(server: &TestServer) -> SocketAddr {
     let admin =
         Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.metrics.clone()).expect("loopback has a port");
-    let address = admin.local_addr().expect("it is bound");
+    let address = admin.local_addr();
     tokio::spawn(admin.run());
     address
 }
@@ -296,7 +296,7 @@ async fn ready_means_that_clients_should_come() {
     test(async {
         let mut config = Config::default();
         config.drain = Duration::from_secs(30);
-        let mut server = TestServer::start(config);
+        let server = TestServer::start(config);
         let admin = operate(&server);
         let ready = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
         let client = server.client().await;
@@ -306,7 +306,7 @@ async fn ready_means_that_clients_should_come() {
 
         let mut call = client.call_stream(1, "steps", json!({"label": "call"})).await;
         call.primed().await;
-        server.begin_stop();
+        server.handle.drain();
         let metrics = server.metrics.clone();
         until("the drain", || metrics.readiness() == ringmain::server::Readiness::Draining).await;
         let (status, _, text) = ask(admin, "/readyz").await;
@@ -326,7 +326,7 @@ async fn a_server_that_does_not_serve_yet_is_not_ready() {
     let handler = support::Script::new(support::Control::default());
     let server =
         ringmain::server::Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, Config::default()).unwrap();
-    assert_eq!(server.metrics().readiness(), ringmain::server::Readiness::Starting);
+    assert_eq!(server.handle().metrics().readiness(), ringmain::server::Readiness::Starting);
 }
 
 /// The rules of `docs/alerts.yml` name series and labels that there are. What they say is tested with promtool.

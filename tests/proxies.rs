@@ -126,7 +126,7 @@ async fn proxy_protocol_names_the_client_of_a_connection() {
         // Another client is another, and the proxy itself too, for whom it says LOCAL.
         ask(&server, &line("192.0.2.2"), &[]).await.nothing(204).await;
         ask(&server, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", &[]).await.nothing(204).await;
-        until("the connections to end", || server.connections.open() == 0).await;
+        until("the connections to end", || server.metrics.connections().open() == 0).await;
 
         // Connections are counted by client.
         let mut two = Vec::new();
@@ -135,7 +135,7 @@ async fn proxy_protocol_names_the_client_of_a_connection() {
             wire.send(&line("192.0.2.3")).await;
             two.push(wire);
         }
-        until("two", || server.connections.open() == 2).await;
+        until("two", || server.metrics.connections().open() == 2).await;
         two[0].send(&request("OPTIONS", &[], b"")).await;
         two[1].send(&request("OPTIONS", &[], b"")).await;
         for wire in &mut two {
@@ -146,7 +146,7 @@ async fn proxy_protocol_names_the_client_of_a_connection() {
         let refused = third.reply().await;
         assert_eq!(refused.header("retry-after"), Some("5"));
         refused.error(503).await;
-        assert_eq!(server.connections.refused_address(), 1);
+        assert_eq!(server.metrics.connections().refused_address(), 1);
         ask(&server, &line("192.0.2.4"), &[]).await.nothing(204).await;
     })
     .await;
@@ -214,8 +214,8 @@ async fn proxy_that_says_nothing_of_its_client_is_not_served() {
             wire.closed().await;
             assert!(wire.received.is_empty(), "{begun:?}");
         }
-        until("all of them to end", || server.connections.open() == 0).await;
-        assert_eq!(server.connections.closed_deadline(), 3);
+        until("all of them to end", || server.metrics.connections().open() == 0).await;
+        assert_eq!(server.metrics.connections().closed_deadline(), 3);
     })
     .await;
 }
@@ -250,7 +250,7 @@ async fn drain_waits_until_load_balancers_have_noticed() {
         let mut config = Config::default();
         config.drain_delay = Duration::from_millis(1500);
         config.health_path = Some("/health".to_owned());
-        let mut server = TestServer::start(config);
+        let server = TestServer::start(config);
         let address = server.address;
         let health = async |method: &str, host: &str| {
             let mut wire = Wire::connect(address).await;
@@ -270,7 +270,7 @@ async fn drain_waits_until_load_balancers_have_noticed() {
         }
         assert_eq!(health("POST", "Host: localhost\r\n").await, 405);
         let client = server.client().await;
-        server.begin_stop();
+        server.handle.drain();
         let metrics = server.metrics.clone();
         until("the delay", || metrics.readiness() == Readiness::Draining).await;
         assert_eq!(health("GET", "").await, 503, "it says so");

@@ -17,7 +17,7 @@ use support::{TestServer, Wire, inside_hyper, number, request, test, until};
 fn operate(server: &TestServer) -> SocketAddr {
     let admin =
         Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.metrics.clone()).expect("loopback has a port");
-    let address = admin.local_addr().expect("it is bound");
+    let address = admin.local_addr();
     tokio::spawn(admin.run());
     address
 }
@@ -178,7 +178,7 @@ async fn publish_refuses_browsers() {
     test(async {
         let server = TestServer::start(Config::default());
         let everywhere = Admin::bind((Ipv4Addr::UNSPECIFIED, 0).into(), server.metrics.clone()).unwrap();
-        let port = everywhere.local_addr().unwrap().port();
+        let port = everywhere.local_addr().port();
         tokio::spawn(everywhere.run());
         let everywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let loopback = operate(&server);
@@ -219,7 +219,7 @@ async fn whoever_publishes_sends_the_token_and_probes_need_none() {
         let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.metrics.clone())
             .unwrap()
             .token(token.clone());
-        let address = admin.local_addr().unwrap();
+        let address = admin.local_addr();
         tokio::spawn(admin.run());
         let publish = async |headers: &[(&str, &str)]| {
             ask(address, "POST", "/publish?session=all", headers, &note(1)).await.0
@@ -256,7 +256,7 @@ async fn admin_connections_are_limited_in_number_and_time() {
         let server = TestServer::start(Config::default());
         let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into(), server.metrics.clone()).unwrap();
         let admin = admin.max_connections(2).read_timeout(Duration::from_millis(200));
-        let address = admin.local_addr().unwrap();
+        let address = admin.local_addr();
         tokio::spawn(admin.run());
         let (mut silent, mut slow) = (Wire::connect(address).await, Wire::connect(address).await);
         slow.send(b"POST /publish?session=all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmain::server::{Config, Drained, Server, Tls, TlsError};
+use ringmain::server::{Config, Drained, Server, Tls};
 use serde_json::json;
 use support::{Client, Control, Http2, Script, Wire, publish, soon, test, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,11 +57,10 @@ impl Drop for Files {
     }
 }
 
-/// A server with TLS, and the way to have it read its files again.
+/// A server with TLS.
 struct Secured {
     address: SocketAddr,
     server: support::TestServer,
-    reload: Box<dyn Fn() -> Result<(), TlsError> + Send + Sync>,
 }
 
 impl Secured {
@@ -69,10 +68,8 @@ impl Secured {
         let mut config = Config::default();
         config.tls = Some(files.tls.clone());
         change(&mut config);
-        let mut reload = None;
-        let server =
-            support::TestServer::start_and(config, |server| reload = Some(Box::new(server.reload_tls())));
-        Self { address: server.address, server, reload: reload.expect("it was made") }
+        let server = support::TestServer::start(config);
+        Self { address: server.address, server }
     }
 }
 
@@ -182,7 +179,7 @@ async fn certificate_is_replaced_under_open_streams() {
         assert_eq!(shown(&connect(secured.address, first.clone(), "h2").await), first);
 
         let second = files.renew();
-        (secured.reload)().expect("the new one is as good");
+        secured.server.handle.reload_tls().expect("the new one is as good");
         assert_ne!(first, second);
         assert_eq!(shown(&connect(secured.address, second.clone(), "h2").await), second);
         let socket = TcpStream::connect(secured.address).await.expect("the server listens");
@@ -191,14 +188,15 @@ async fn certificate_is_replaced_under_open_streams() {
 
         // What cannot be used changes nothing, and says which file.
         std::fs::write(&files.tls.key, "-----BEGIN NOTHING-----").expect("it can be written");
-        let error = (secured.reload)().expect_err("there is no key").to_string();
+        let error = secured.server.handle.reload_tls().expect_err("there is no key").to_string();
         assert!(error.contains("key.pem"), "{error}");
         let other = Files::new("other");
         std::fs::copy(&other.tls.key, &files.tls.key).expect("it can be copied");
-        let error = (secured.reload)().expect_err("the key of another certificate").to_string();
+        let error =
+            secured.server.handle.reload_tls().expect_err("the key of another certificate").to_string();
         assert!(error.contains("chain.pem") && error.contains("key.pem"), "{error}");
         std::fs::remove_file(&files.tls.certificates).expect("it was there");
-        let error = (secured.reload)().expect_err("there is no certificate").to_string();
+        let error = secured.server.handle.reload_tls().expect_err("there is no certificate").to_string();
         assert!(error.contains("chain.pem"), "{error}");
         connect(secured.address, second, "http/1.1").await;
 
@@ -241,7 +239,8 @@ async fn handshakes_have_a_deadline() {
     test(async {
         let files = Files::new("slow");
         let secured = Secured::start(&files, |config| config.read_timeout = Duration::from_millis(500));
-        let counters = secured.server.connections.clone();
+        let metrics = secured.server.metrics.clone();
+        let counters = metrics.connections();
         let mut silent = Wire::connect(secured.address).await;
         let mut half = Wire::connect(secured.address).await;
         half.send(&[0x16, 3, 1, 2, 0, 1]).await;

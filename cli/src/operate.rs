@@ -1,15 +1,14 @@
 //! Runs the server from start to exit: binds its addresses, obeys signals (drain, reload), and gives the exit code.
 
+use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
 use ringmain::adapter::Rmcp;
 use ringmain::everything::Everything;
-use ringmain::server::{Admin, Allowed, Drained, Server, TlsError};
-use ringmain::session::Sessions;
+use ringmain::server::{Admin, Drained, Handle, Server};
 use ringmain_cli::config::{Loaded, Reload};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 use crate::Given;
@@ -30,27 +29,23 @@ pub(crate) async fn run(
     let mut config = options.server.clone();
     let secrets = Secrets::start(options, &mut config).await?;
     let handler = Rmcp::new(|| Ok(Everything::default())).rest_after(options.rest_after);
-    let cannot_listen = |error| format!("cannot listen on {}: {error}", options.listen);
-    let server = Server::bind(options.listen, handler, config).map_err(cannot_listen)?;
-    let address = server.local_addr().map_err(cannot_listen)?;
+    let server = Server::bind(options.listen, handler, config).map_err(|error| with_cause(&error))?;
+    let handle = server.handle();
+    let address = handle.local_addr();
     let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
     tracing::info!("serving the demonstration server on {scheme}://{address}{}", options.server.path);
     if let Some(address) = options.admin {
-        let cannot_listen = |error| format!("cannot listen on the admin address {address}: {error}");
-        let mut admin = Admin::bind(address, server.metrics()).map_err(cannot_listen)?;
+        let mut admin = Admin::bind(address, handle.metrics())
+            .map_err(|error| format!("admin: {}", with_cause(&error)))?;
         if let Some(token) = secrets.admin_token() {
             admin = admin.token(token);
         }
-        let address = admin.local_addr().map_err(cannot_listen)?;
-        tracing::info!("serving the admin endpoints on http://{address}");
+        tracing::info!("serving the admin endpoints on http://{}", admin.local_addr());
         drop(tokio::spawn(admin.run()));
     }
     let mut signals = Signals::listen(hangup).map_err(|error| format!("cannot handle signals: {error}"))?;
-    let (allow, certificate) = (Box::new(server.allow()), Box::new(server.reload_tls()));
-    let mut running =
-        Running { given, loaded, filter, secrets, certificate, allow, sessions: server.sessions() };
-    let (begin, begun) = oneshot::channel::<()>();
-    let mut serving = std::pin::pin!(server.run(async { drop(begun.await) }));
+    let mut running = Running { given, loaded, filter, secrets, handle: handle.clone() };
+    let mut serving = std::pin::pin!(server.run(std::future::pending()));
     loop {
         tokio::select! {
             drained = &mut serving => return Ok(code(drained)),
@@ -61,7 +56,7 @@ pub(crate) async fn run(
         }
     }
     tracing::info!("draining");
-    drop(begin);
+    handle.drain();
     loop {
         tokio::select! {
             drained = &mut serving => return Ok(code(drained)),
@@ -143,9 +138,7 @@ struct Running<'a> {
     loaded: Loaded,
     filter: &'a Filter,
     secrets: Secrets,
-    certificate: Box<dyn Fn() -> Result<(), TlsError>>,
-    allow: Box<dyn Fn(Allowed) + Send + Sync>,
-    sessions: Sessions,
+    handle: Handle,
 }
 
 impl Running<'_> {
@@ -163,7 +156,8 @@ impl Running<'_> {
             }
         };
         self.secrets.read_again();
-        if let Err(error) = (self.certificate)() {
+        if let Err(error) = self.handle.reload_tls() {
+            let error = with_cause(&error);
             tracing::error!("cannot reload the certificate, the current one stays in use: {error}");
         }
         let changes = loaded.changes(&self.loaded);
@@ -176,10 +170,10 @@ impl Running<'_> {
         }
         let affects = |reload| changes.iter().any(|key| key.reload == reload);
         if affects(Reload::Allowed) {
-            (self.allow)(loaded.options.server.allowed.clone());
+            self.handle.allow(loaded.options.server.allowed.clone());
         }
         if affects(Reload::Sessions) {
-            self.sessions.reconfigure(loaded.options.server.sessions.clone());
+            self.handle.sessions().reconfigure(loaded.options.server.sessions.clone());
         }
         if affects(Reload::Log)
             && let Err(error) = EnvFilter::try_new(&loaded.options.log)
@@ -194,6 +188,11 @@ impl Running<'_> {
         }
         self.loaded.adopt(loaded, |key| key.reload != Reload::Restart);
     }
+}
+
+/// The text of an error, followed by its cause.
+pub(crate) fn with_cause(error: &ringmain::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn list(names: &[&str]) -> String {

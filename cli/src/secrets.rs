@@ -32,7 +32,7 @@ impl Secrets {
         }
         if let (Some(certificates), Some(key)) = (&options.tls_cert, &options.tls_key) {
             let tls = Tls { certificates: certificates.into(), key: key.into() };
-            tls.check().map_err(|error| error.to_string())?;
+            tls.check().map_err(|error| crate::operate::with_cause(&error))?;
             server.tls = Some(tls);
         }
         if let Some(uri) = &options.resource {

@@ -843,7 +843,7 @@ async fn statuses_are_distinct() {
         let mut config = Config::default();
         config.sessions.max_requests = 1;
         config.max_body_bytes = 1000;
-        let mut server = TestServer::start(config);
+        let server = TestServer::start(config);
         let (client, busy) = (server.client().await, server.client().await);
         let mut call = busy.call_stream("busy", "steps", json!({"label": "busy"})).await;
         call.primed().await;
@@ -875,7 +875,7 @@ async fn statuses_are_distinct() {
         let mut late = Wire::connect(server.address).await;
         late.send(&whole[..whole.len() - 1]).await;
         client.ping("read").await;
-        server.begin_stop();
+        server.handle.drain();
         until("the listener to go", || std::net::TcpStream::connect(server.address).is_err()).await;
         late.send(&whole[whole.len() - 1..]).await;
         meet(503, late.reply().await.error(503).await);

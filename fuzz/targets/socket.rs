@@ -58,9 +58,9 @@ fn world() -> World {
     config.read_timeout = Duration::from_millis(500);
     let (address, sessions) = runtime.block_on(async {
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), Echo, config).unwrap();
-        let (address, sessions) = (server.local_addr().unwrap(), server.sessions());
+        let handle = server.handle();
         tokio::spawn(server.run(std::future::pending()));
-        (address, sessions)
+        (handle.local_addr(), handle.sessions())
     });
     World { runtime, address, sessions }
 }

@@ -53,6 +53,7 @@ use super::connection::plain::Plain;
 use super::connection::stage::Stage;
 use super::metrics::handle::{Metrics, Readiness};
 use super::request::answer::TOO_MANY_CONNECTIONS;
+use crate::error::Error;
 use crate::protocol::{AllowList, Message, Refusal, SessionId, check_host, write_single_line};
 use crate::session::{PublishError, Reach, Sessions};
 use crate::sync::Arc;
@@ -74,6 +75,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
+    address: SocketAddr,
     metrics: Metrics,
     token: Option<AdminToken>,
     max_connections: usize,
@@ -91,8 +93,8 @@ impl AdminToken {
     ///
     /// # Errors
     ///
-    /// There is none, or it is not one word of visible ASCII.
-    pub fn new(text: &str) -> Result<Self, AdminTokenError> {
+    /// It is not one word of visible ASCII ([`Error::is_config`]).
+    pub fn new(text: &str) -> Result<Self, Error> {
         read_token(text).map(|token| Self(Arc::new(ArcSwap::from_pointee(token))))
     }
 
@@ -101,7 +103,7 @@ impl AdminToken {
     /// # Errors
     ///
     /// As [`new`](Self::new); then the token stays as it was.
-    pub fn replace(&self, text: &str) -> Result<(), AdminTokenError> {
+    pub fn replace(&self, text: &str) -> Result<(), Error> {
         self.0.store(Arc::new(read_token(text)?));
         Ok(())
     }
@@ -122,22 +124,10 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// Why a text is not an [`AdminToken`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdminTokenError(());
-
-impl fmt::Display for AdminTokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the token must be one word of visible ASCII")
-    }
-}
-
-impl std::error::Error for AdminTokenError {}
-
-fn read_token(text: &str) -> Result<Box<str>, AdminTokenError> {
+fn read_token(text: &str) -> Result<Box<str>, Error> {
     let token = text.trim();
     let is_word = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_word { Ok(token.into()) } else { Err(AdminTokenError(())) }
+    if is_word { Ok(token.into()) } else { Err(Error::config("the token must be one word of visible ASCII")) }
 }
 
 impl Admin {
@@ -145,13 +135,20 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, or this is not called within a tokio runtime that has time and I/O.
-    pub fn bind(address: SocketAddr, metrics: Metrics) -> io::Result<Self> {
+    /// The address cannot be listened on, or this is not called within a tokio runtime that has time and I/O: [`Error`]
+    /// tells them apart.
+    pub fn bind(address: SocketAddr, metrics: Metrics) -> Result<Self, Error> {
         needs_runtime()?;
-        let listener = listen(address)?;
-        give_up_after(&listener, READ_TIMEOUT)?;
+        let listen = || {
+            let listener = listen(address)?;
+            give_up_after(&listener, READ_TIMEOUT)?;
+            let address = listener.local_addr()?;
+            Ok((TcpListener::from_std(listener)?, address))
+        };
+        let (listener, address) = listen().map_err(|error: io::Error| Error::address(address, error))?;
         Ok(Self {
-            listener: TcpListener::from_std(listener)?,
+            listener,
+            address,
             metrics,
             token: None,
             max_connections: MAX_CONNECTIONS,
@@ -184,28 +181,22 @@ impl Admin {
     /// The hosts that `/publish` may be addressed as: loopback, and the address it was bound to. Bound to all
     /// addresses, it cannot know its names.
     fn hosts(&self) -> AllowList {
-        match self.listener.local_addr() {
-            Ok(address) if address.ip().is_unspecified() => AllowList::any(),
-            Ok(address) => {
-                AllowList::loopback().with(&address.to_string()).unwrap_or_else(|_| AllowList::loopback())
-            }
-            Err(_) => AllowList::loopback(),
+        if self.address.ip().is_unspecified() {
+            return AllowList::any();
         }
+        AllowList::loopback().with(&self.address.to_string()).unwrap_or_else(|_| AllowList::loopback())
     }
 
     /// The address it listens on.
-    ///
-    /// # Errors
-    ///
-    /// The operating system does not say.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
     }
 
     /// Serves for as long as it is polled, during a drain of the server too.
     pub async fn run(self) {
         let hosts = self.hosts();
-        let Self { listener, metrics, token, max_connections, read_timeout } = self;
+        let Self { listener, address: _, metrics, token, max_connections, read_timeout } = self;
         let [lingers, turned_away] = [(); 2].map(|()| Lingers::new(max_connections.max(MIN_LINGERS)));
         let stage = watch::Sender::new(Stage::Serving);
         let state = Arc::new(AdminState { metrics, hosts, token, read_timeout, lingers, turned_away, stage });

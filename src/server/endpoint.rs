@@ -28,7 +28,7 @@ pub(super) struct Endpoint<H> {
     pub(super) sessions: Sessions,
     pub(super) config: Config,
     /// Looked at by every request, replaced now and then.
-    pub(super) allowed: ArcSwap<Allowed>,
+    pub(super) allowed: Arc<ArcSwap<Allowed>>,
     pub(super) keep_alive: KeepAlive,
     /// How often the authenticator said no; written now and then, and shared with whoever looks.
     pub(super) denials: Arc<Denials>,
@@ -53,7 +53,7 @@ impl<H: Handler> Endpoint<H> {
         Self {
             metrics: Metrics::new(sessions.clone(), connections, denials.clone()),
             handler,
-            allowed: ArcSwap::from_pointee(config.allowed.clone()),
+            allowed: Arc::new(ArcSwap::from_pointee(config.allowed.clone())),
             keep_alive: KeepAlive::new(),
             denials,
             warned: Warned::default(),

@@ -43,11 +43,12 @@ mod request;
 mod upkeep;
 mod writer;
 
-pub use admin::{Admin, AdminToken, AdminTokenError};
+pub use admin::{Admin, AdminToken};
 pub use config::{Accept, AccessLog, Allowed, Answer, Config, Connections, Proxies};
 #[cfg(feature = "tls")]
-pub use connection::certificate::{Tls, TlsError};
+pub use connection::certificate::Tls;
 pub use connection::drain::Drained;
+pub use connection::handle::Handle;
 pub use connection::server::Server;
 pub use metrics::connections::ConnectionCounters;
 pub use metrics::handle::{Metrics, Readiness};

@@ -25,10 +25,9 @@ use std::time::Duration;
 
 use ringmain::handler::Handler;
 use ringmain::protocol::SessionId;
-use ringmain::server::{Config, ConnectionCounters, Drained, Metrics, Server};
+use ringmain::server::{Config, Drained, Handle, Metrics, Server};
 use ringmain::session::{Session, Sessions};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -64,11 +63,10 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 /// A server on a port of its own.
 pub struct TestServer {
     pub address: SocketAddr,
+    pub handle: Handle,
     pub sessions: Sessions,
     pub metrics: Metrics,
     pub control: Control,
-    pub connections: Arc<ConnectionCounters>,
-    stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Drained>,
 }
 
@@ -85,36 +83,26 @@ impl TestServer {
     }
 
     /// Serves the [`Script`], if it can.
-    pub fn try_start(config: Config) -> std::io::Result<Self> {
+    pub fn try_start(config: Config) -> Result<Self, ringmain::Error> {
         let control = Control::default();
-        Self::try_serve(Script::new(control.clone()), control, config, |_| {})
-    }
-
-    /// Serves the [`Script`], once `look` has seen the server.
-    pub fn start_and(config: Config, look: impl FnOnce(&Server<Script>)) -> Self {
-        let control = Control::default();
-        Self::try_serve(Script::new(control.clone()), control, config, look).expect("loopback has a port")
+        Self::try_serve(Script::new(control.clone()), control, config)
     }
 
     fn serve(handler: impl Handler, control: Control, config: Config) -> Self {
-        Self::try_serve(handler, control, config, |_| {}).expect("loopback has a port")
+        Self::try_serve(handler, control, config).expect("loopback has a port")
     }
 
     fn try_serve<H: Handler>(
         handler: H,
         control: Control,
         mut config: Config,
-        look: impl FnOnce(&Server<H>),
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, ringmain::Error> {
         config.hand_over &= !inside_hyper();
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handler, config)?;
-        look(&server);
-        let connections = server.connection_counters();
-        let (address, sessions) = (server.local_addr().expect("it is bound"), server.sessions());
-        let metrics = server.metrics();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        Ok(Self { address, sessions, metrics, control, connections, stop: Some(stop), running })
+        let handle = server.handle();
+        let (address, sessions, metrics) = (handle.local_addr(), handle.sessions(), handle.metrics());
+        let running = tokio::spawn(server.run(std::future::pending()));
+        Ok(Self { address, handle, sessions, metrics, control, running })
     }
 
     /// A client that has shaken hands in the latest version.
@@ -133,19 +121,14 @@ impl TestServer {
         self.sessions.find_any(id).expect("the session is there")
     }
 
-    /// Begins the drain.
-    pub fn begin_stop(&mut self) {
-        drop(self.stop.take());
-    }
-
     /// Drops the future that serves.
     pub fn abandon(&self) {
         self.running.abort();
     }
 
     /// Drains, and waits for the end of it.
-    pub async fn stop(mut self) -> Drained {
-        self.begin_stop();
+    pub async fn stop(self) -> Drained {
+        self.handle.drain();
         self.stopped().await
     }
 

@@ -68,8 +68,8 @@ pub(super) async fn run(arguments: &Arguments) -> io::Result<()> {
     // `growth` wants a million, and some.
     config.sessions.max_sessions = 2_000_000;
     let result = RawValue::from_string(wire::CALL_RESULT.to_owned()).map_err(io::Error::other)?;
-    let server = Server::bind(arguments.listen, Fixed { result }, config)?;
-    let sessions = server.sessions();
+    let server = Server::bind(arguments.listen, Fixed { result }, config).map_err(io::Error::other)?;
+    let sessions = server.handle().sessions();
     let publish = move |target: &str, message: &str| publish(&sessions, target, message);
     tokio::spawn(feed::serve(listen(arguments.admin)?, publish));
     server.run(std::future::pending()).await;

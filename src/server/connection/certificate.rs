@@ -2,8 +2,7 @@
 //!
 //! Connections that are open keep the keys they agreed on; those that come after a reload see the new certificate.
 
-use std::fmt;
-use std::io;
+use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 
 use arc_swap::ArcSwap;
@@ -12,6 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use crate::error::Error;
 use crate::sync::Arc;
 
 /// HTTP/2, as clients and servers agree on it in the handshake.
@@ -31,40 +31,18 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Looks whether the files can be used.
+    /// Reads the files, as a server does when it binds.
     ///
     /// # Errors
     ///
-    /// Why they cannot.
-    pub fn check(&self) -> Result<(), TlsError> {
+    /// They cannot be read or used ([`Error::is_tls`]). The text names the file.
+    pub fn check(&self) -> Result<(), Error> {
         read(self).map(drop)
     }
 }
 
-/// Why a certificate cannot be used.
-#[derive(Debug)]
-pub struct TlsError {
-    /// What was tried.
-    doing: String,
-    /// What is wrong.
-    fault: String,
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}", self.doing, self.fault)
-    }
-}
-
-impl std::error::Error for TlsError {}
-
-impl From<TlsError> for io::Error {
-    fn from(error: TlsError) -> Self {
-        Self::new(io::ErrorKind::InvalidInput, error)
-    }
-}
-
 /// The certificate that connections are shown at the moment.
+#[derive(Debug)]
 pub(super) struct Identity {
     files: Tls,
     /// Read by every handshake, replaced now and then.
@@ -73,13 +51,13 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Reads the files.
-    pub(super) fn load(files: Tls) -> Result<Self, TlsError> {
+    pub(super) fn load(files: Tls) -> Result<Self, Error> {
         let current = ArcSwap::new(read(&files)?);
         Ok(Self { files, current })
     }
 
     /// Reads the files again. What was there before stays if they cannot be used.
-    pub(super) fn reload(&self) -> Result<(), TlsError> {
+    pub(super) fn reload(&self) -> Result<(), Error> {
         self.current.store(read(&self.files)?);
         Ok(())
     }
@@ -90,22 +68,22 @@ impl Identity {
     }
 }
 
-fn read(files: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+fn read(files: &Tls) -> Result<Arc<ServerConfig>, Error> {
     let Tls { certificates, key } = files;
-    let fault = |what: &str, path: &Path, fault: &dyn fmt::Display| TlsError {
-        doing: format!("read the {what} in {}", path.display()),
-        fault: fault.to_string(),
+    let fault = |what: &str, path: &Path, source: Box<dyn StdError + Send + Sync>| {
+        Error::tls(format!("read the {what} in {}", path.display()), source)
     };
     let chain = CertificateDer::pem_file_iter(certificates)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| fault("certificate", certificates, &error))?;
+        .map_err(|error| fault("certificate", certificates, error.into()))?;
     if chain.is_empty() {
-        return Err(fault("certificate", certificates, &"there is none"));
+        return Err(fault("certificate", certificates, "there is none".into()));
     }
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| fault("private key", key, &error))?;
-    let cannot_use = |error: rustls::Error| TlsError {
-        doing: format!("use the certificate in {} with the key in {}", certificates.display(), key.display()),
-        fault: error.to_string(),
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| fault("private key", key, error.into()))?;
+    let cannot_use = |error: rustls::Error| {
+        let (certificates, key) = (certificates.display(), key.display());
+        Error::tls(format!("use the certificate in {certificates} with the key in {key}"), error)
     };
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::error::Error;
 use crate::server::endpoint::catch_panic;
 
 /// Connections that wait to be accepted. With tokio's 128, a storm of reconnecting clients waits for its
@@ -18,13 +19,18 @@ const BACKLOG: i32 = 4096;
 const UNSENT: u32 = 128 << 10;
 
 /// Fails where tokio would panic: outside of a runtime, or in one without timers or without sockets.
-pub(in crate::server) fn needs_runtime() -> io::Result<()> {
-    tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+pub(in crate::server) fn needs_runtime() -> Result<(), Error> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(Error::runtime("there is no tokio runtime here"));
+    }
     let is_able = catch_panic(|| {
         drop(tokio::time::sleep(Duration::ZERO));
-        tokio::net::UnixDatagram::unbound().map(drop)
+        tokio::net::UnixDatagram::unbound().is_ok()
     });
-    is_able.unwrap_or_else(|| Err(io::Error::other("the tokio runtime needs enable_time and enable_io")))
+    if is_able == Some(true) {
+        return Ok(());
+    }
+    Err(Error::runtime("the tokio runtime needs enable_time and enable_io"))
 }
 
 /// Listens on `address` with a backlog of our own.

@@ -8,7 +8,7 @@
 //! [`listen`] opens the listening socket, [`accept`] takes connections from it as far as the [`gate`] lets them in, and
 //! [`serve`] finds out what they speak: TLS ([`tls`]), the PROXY protocol ([`proxies`]), [`http1`] or [`http2`]. A
 //! stream that goes on leaves [`http1`] for the [`writer`](super::writer), and its connection comes back by
-//! [`hand_over`]. [`linger`] closes connections, and [`drain`] all of them.
+//! [`hand_over`]. [`linger`] closes connections, and [`drain`] all of them. [`server`] joins them, and a [`handle`] reaches it while it runs.
 
 mod accept;
 mod accepted;
@@ -18,6 +18,7 @@ pub(super) mod descriptor;
 pub(super) mod drain;
 pub(super) mod gate;
 mod hand_over;
+pub(super) mod handle;
 mod http1;
 mod http2;
 pub(super) mod linger;

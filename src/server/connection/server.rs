@@ -10,27 +10,25 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::accept::Acceptor;
-#[cfg(feature = "tls")]
-use super::certificate::{Identity, TlsError};
 use super::descriptor::watch_reads;
 use super::drain::{Abandon, Drained, finish};
 use super::hand_over::start_reactors;
+use super::handle::Handle;
 use super::listen::{give_up_after, listen, needs_runtime};
 use super::stage::Stage;
 use super::state::ServerState;
+use crate::error::Error;
 use crate::handler::Handler;
-use crate::identity::Denials;
-use crate::server::config::{Allowed, Config};
-use crate::server::metrics::connections::ConnectionCounters;
-use crate::server::metrics::handle::{Metrics, Readiness};
+use crate::server::config::Config;
+use crate::server::metrics::handle::Readiness;
 use crate::server::upkeep;
-use crate::session::Sessions;
 use crate::sync::Arc;
 
 /// An endpoint on a socket.
 pub struct Server<H> {
     state: Arc<ServerState<H>>,
     listener: AsyncFd<mio::net::TcpListener>,
+    handle: Handle,
 }
 
 impl<H: Handler> Server<H> {
@@ -39,71 +37,41 @@ impl<H: Handler> Server<H> {
     /// # Errors
     ///
     /// The address cannot be listened on, a setting cannot work, the certificate cannot be used, or there is no such
-    /// runtime. The text names the address's fault, the setting or the file.
-    pub fn bind(address: SocketAddr, handler: H, config: Config) -> io::Result<Self> {
+    /// runtime: [`Error`] tells them apart.
+    pub fn bind(address: SocketAddr, handler: H, config: Config) -> Result<Self, Error> {
         needs_runtime()?;
         if let Some(fault) = config.fault() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
+            return Err(Error::config(fault));
         }
         let state = Arc::new(ServerState::new(handler, config)?);
         state.endpoint.tell_handler_of_ends();
-        let listener = listen(address)?;
-        give_up_after(&listener, state.patience.of_the_system())?;
-        // Not tokio's: that one has the runtime watch a socket before it can be turned away.
-        let listener = watch_reads(mio::net::TcpListener::from_std(listener))?;
-        Ok(Self { state, listener })
+        let patience = state.patience.of_the_system();
+        let listen = || {
+            let listener = listen(address)?;
+            give_up_after(&listener, patience)?;
+            let address = listener.local_addr()?;
+            // Not tokio's: that one has the runtime watch a socket before it can be turned away.
+            Ok((watch_reads(mio::net::TcpListener::from_std(listener))?, address))
+        };
+        let (listener, address) = listen().map_err(|error: io::Error| Error::address(address, error))?;
+        let endpoint = &state.endpoint;
+        let handle = Handle::new(
+            address,
+            endpoint.metrics.clone(),
+            endpoint.allowed.clone(),
+            #[cfg(feature = "tls")]
+            state.identity.clone(),
+        );
+        Ok(Self { state, listener, handle })
     }
 
-    /// The address it listens on.
-    ///
-    /// # Errors
-    ///
-    /// The operating system does not say.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.get_ref().local_addr()
-    }
-
-    /// The sessions of this endpoint: to publish to, to look at.
+    /// A handle to the server, for the time while it runs.
     #[must_use]
-    pub fn sessions(&self) -> Sessions {
-        self.state.endpoint.sessions.clone()
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
-    /// What happened to its connections.
-    #[must_use]
-    pub fn connection_counters(&self) -> Arc<ConnectionCounters> {
-        self.state.gate.counters().clone()
-    }
-
-    /// How often requests were denied because of who sent them, by reason.
-    #[must_use]
-    pub fn denials(&self) -> Arc<Denials> {
-        self.state.endpoint.denials.clone()
-    }
-
-    /// Its numbers, and whether it is ready: for [`Admin`](crate::server::Admin), or an endpoint of one's own.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        self.state.endpoint.metrics.clone()
-    }
-
-    /// A way to replace who may talk to the endpoint while it runs.
-    pub fn allow(&self) -> impl Fn(Allowed) + Send + Sync + use<H> {
-        let endpoint = self.state.endpoint.clone();
-        move |allowed| endpoint.allowed.store(Arc::new(allowed))
-    }
-
-    /// A way to read the certificate and its key again while the server runs. Connections that are open go on;
-    /// those that come see the new one. Without [`Config::tls`] it does nothing. It reads files: a moment's work.
-    ///
-    /// The closure fails if they cannot be used; then the old ones stay.
-    #[cfg(feature = "tls")]
-    pub fn reload_tls(&self) -> impl Fn() -> Result<(), TlsError> + Send + Sync + use<H> {
-        let state = self.state.clone();
-        move || state.identity.as_ref().map_or(Ok(()), Identity::reload)
-    }
-
-    /// Serves until `shutdown` resolves, and for [`Config::drain_delay`] after that. Then it drains: accepts nothing
+    /// Serves until `shutdown` resolves or [`Handle::drain`] is called, and for [`Config::drain_delay`] after that. Then it drains: accepts nothing
     /// new, tells standalone streams to come back, lets requests in flight finish, and cuts off what is left at the
     /// deadline. A request whose body is still on its way then has two seconds at most.
     ///
@@ -111,7 +79,7 @@ impl<H: Handler> Server<H> {
     ///
     /// Dropping the future ends the server at once: its connections are cut off, and its sessions end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let Self { state, listener } = self;
+        let Self { state, listener, handle } = self;
         let endpoint = &state.endpoint;
         endpoint.tell_time();
         let stage = watch::Sender::new(Stage::Serving);
@@ -124,6 +92,7 @@ impl<H: Handler> Server<H> {
         tokio::select! {
             biased;
             () = &mut shutdown => {}
+            () = handle.drain_is_asked_for() => {}
             () = acceptor.run(&listener) => {}
         }
         let delay = endpoint.config.drain_delay;

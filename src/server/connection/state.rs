@@ -1,11 +1,10 @@
 //! What all connections of one server share: the endpoint, and what is about sockets.
 
-use std::io;
-
 #[cfg(feature = "tls")]
 use super::certificate::Identity;
 use super::gate::{self, Gate};
 use super::patience::Patience;
+use crate::error::Error;
 use crate::handler::Handler;
 use crate::server::config::Config;
 use crate::server::endpoint::Endpoint;
@@ -19,19 +18,19 @@ pub(super) struct ServerState<H> {
     /// With clients that take nothing.
     pub(super) patience: Patience,
     #[cfg(feature = "tls")]
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<Arc<Identity>>,
     /// Set while the server runs, if streams are handed over.
     pub(super) writer: OnceLock<Writer>,
 }
 
 impl<H: Handler> ServerState<H> {
     /// Reads the certificate, if there is to be one.
-    pub(super) fn new(handler: H, config: Config) -> io::Result<Self> {
+    pub(super) fn new(handler: H, config: Config) -> Result<Self, Error> {
         let max = config.connections.max.unwrap_or_else(gate::default_max);
         let gate = Gate::new(&config.connections, config.proxies.clone(), max);
         Ok(Self {
             #[cfg(feature = "tls")]
-            identity: config.tls.clone().map(Identity::load).transpose()?,
+            identity: config.tls.clone().map(Identity::load).transpose()?.map(Arc::new),
             patience: Patience::new(&config),
             endpoint: Arc::new(Endpoint::new(handler, config, gate.counters().clone())),
             gate,

@@ -145,12 +145,14 @@ impl Metrics {
     }
 
     /// Its connections.
-    pub(super) fn connections(&self) -> &ConnectionCounters {
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionCounters {
         &self.0.connections
     }
 
     /// How often requests were denied because of who sent them.
-    pub(super) fn denials(&self) -> &Denials {
+    #[must_use]
+    pub fn denials(&self) -> &Denials {
         &self.0.denials
     }
 
