@@ -16,7 +16,7 @@ host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-pc-table"
 flags="$flags -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-trace-compares"
 flags="$flags --cfg fuzzing -Zsanitizer=address -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"
-RUSTFLAGS="$flags" CARGO_TARGET_DIR="$target_dir" cargo +nightly build --release --quiet --target "$host"
+RUSTFLAGS="$flags" CARGO_TARGET_DIR="$target_dir" cargo +nightly build --locked --release --quiet --target "$host"
 
 targets=("$@")
 [ $# -gt 0 ] || targets=($(cd targets && ls *.rs | sed 's/\.rs$//'))

@@ -30,7 +30,7 @@ def rustdoc():
     nightly = ["cargo", "+nightly"]
     if subprocess.run([*nightly, "--version"], capture_output=True, check=False).returncode != 0:
         return None
-    command = [*nightly, "rustdoc", "-p", "ringmain", "--lib", "--all-features", "--quiet", "--target-dir", str(TARGET)]
+    command = [*nightly, "rustdoc", "--locked", "-p", "ringmain", "--lib", "--all-features", "--quiet", "--target-dir", str(TARGET)]
     flags = ["--", "-Z", "unstable-options", "--output-format", "json", "--cap-lints", "allow"]
     subprocess.run([*command, *flags], cwd=ROOT, check=True)
     return json.loads((TARGET / "doc" / "ringmain.json").read_text())

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Installs the pinned clients and the conformance suite into a cache outside the source tree.
+# Installs the pinned clients, the conformance suite and the spell checker into a cache outside the source tree.
+#
+# usage: install.sh [PART ...]     without a part: all of them
 #
 # The cache is ${RINGMAIN_CACHE}, else ${XDG_CACHE_HOME}/ringmain, else ~/.cache/ringmain. Each part has its own folder and a
 # stamp that holds its pin; a part whose stamp matches is left alone. With --print-cache the script only says where the cache is.
@@ -16,6 +18,7 @@ PARTS=(
   "conformance npm @modelcontextprotocol/conformance@0.2.0-alpha.12"
   "py1 pip mcp==1.30.0"
   "py2 pip mcp==2.3.0"
+  "typos pip typos==1.52.0"
 )
 
 cache="${RINGMAIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ringmain}/interop"
@@ -94,9 +97,9 @@ need_browser() {
 }
 
 need_tools
-need_browser
+[ $# -gt 0 ] || need_browser
 for part in "${PARTS[@]}"; do
   read -r name kind pin <<<"$part"
-  install_part "$name" "$kind" "$pin"
+  if [ $# = 0 ] || [[ " $* " == *" $name "* ]]; then install_part "$name" "$kind" "$pin"; fi
 done
 say "ready in $cache"
