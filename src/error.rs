@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 /// An error of binding, of configuration or of TLS.
 ///
-/// The text says what failed, and names the setting, the address or the file. [`source`](StdError::source) says why, where
-/// another library or the operating system reported it; the text does not repeat it. Texts are for people, and may change:
-/// programs ask with the methods below. No text contains a key or a token.
+/// The text says what failed, and names the setting, the address or the file. [`source`](StdError::source) says why,
+/// where another library or the operating system reported it; the text does not repeat it. Texts are for people, and
+/// may change: programs ask with the methods below. No text contains a key or a token.
 ///
 /// # Examples
 ///

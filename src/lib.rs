@@ -22,8 +22,8 @@
 //! | [`adapter`] | rmcp's handlers on our sessions | `rmcp` |
 //! | [`everything`] | the demonstration server that test suites call | `everything` |
 //!
-//! Below them are the private modules `sync`, `ring`, `wake`, `sse`, `stream` and `request`. Without default features only
-//! these and the first four of the table are built: they know no network, no runtime and no clock.
+//! Below them are the private modules `sync`, `ring`, `wake`, `sse`, `stream` and `request`. Without default features
+//! only these and the first four of the table are built: they know no network, no runtime and no clock.
 //!
 //! The program `ringmain`, with its command line and configuration file, is the package `ringmain-cli`.
 //!
@@ -46,6 +46,7 @@ pub mod handler;
 pub mod identity;
 #[doc(hidden)]
 pub mod internals;
+mod options;
 pub mod protocol;
 mod request;
 mod ring;

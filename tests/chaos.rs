@@ -1,9 +1,9 @@
 //! Connections cut at random places while events flow, with stalled and half-open readers among them: nothing doubled,
-//! order kept, memory bounded, and nothing lost but what retention evicted, which is announced. Where retention suffices,
-//! every event arrives.
+//! order kept, memory bounded, and nothing lost but what retention evicted, which is announced. Where retention
+//! suffices, every event arrives.
 //!
-//! The short forms take some seconds. `RINGMAIN_TEST_LONG=1` makes each 1,000 connections and 1,000,000 events over five
-//! minutes. What each client does is drawn from the seed, which is printed; `RINGMAIN_TEST_SEED` sets it.
+//! The short forms take some seconds. `RINGMAIN_TEST_LONG=1` makes each 1,000 connections and 1,000,000 events over
+//! five minutes. What each client does is drawn from the seed, which is printed; `RINGMAIN_TEST_SEED` sets it.
 
 #![cfg(feature = "server")]
 
@@ -456,8 +456,8 @@ async fn cut_anywhere_every_event_arrives_where_retention_suffices() {
     assert!(sum.cuts > size.clients, "the test does what it says");
 }
 
-/// Publishes to clients that are cut at random, to streams that retain `capacity` events, until every client has reached
-/// the end of its own. Each client checks what it receives.
+/// Publishes to clients that are cut at random, to streams that retain `capacity` events, until every client has
+/// reached the end of its own. Each client checks what it receives.
 async fn run(&Size { clients, events, time }: &Size, capacity: u64) -> Tally {
     /// One run at a time: each measures the memory of the process.
     static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -57,7 +57,7 @@ async fn one_connection_too_many_is_turned_away() {
         open(&server, 3).await;
         turned_away(Wire::connect(server.address).await).await;
         assert_eq!(server.metrics.connections().refused_total(), 1);
-        // Those inside are served on, and each way out makes room.
+        // Those inside are served on, and each way out makes space.
         publish(&server.session(&client), 1);
         listening.message().await;
         let held = pong(held, &client, 2).await;

@@ -459,7 +459,8 @@ async fn a_withdrawn_key_shuts_the_door() {
     .await;
 }
 
-/// While new keys cannot be had the old ones go on, for a while; then nobody can be let in, until they can be had again.
+/// While new keys cannot be had the old ones go on, for a while; then nobody can be let in, until they can be had
+/// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_key_set_refuses_until_it_is_renewed() {
     test(async {

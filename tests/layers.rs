@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the core, each using only those before it.
-const CORE: [&str; 10] =
-    ["sync", "ring", "wake", "sse", "protocol", "stream", "topic", "request", "session", "handler"];
+const CORE: [&str; 11] = [
+    "sync", "options", "ring", "wake", "sse", "protocol", "stream", "topic", "request", "session", "handler",
+];
 /// The modules between: they may use the core, and each other in this order.
 const MIDDLE: [&str; 2] = ["error", "identity"];
 /// The modules above it, which do not know each other.
@@ -221,8 +222,8 @@ fn circle(module: &str) -> Option<Vec<String>> {
     })
 }
 
-/// The files of a module of the crate, as paths of modules (`server::request::post`), and which of them each uses. A name
-/// that a `mod.rs` passes on counts as a use of that `mod.rs`.
+/// The files of a module of the crate, as paths of modules (`server::request::post`), and which of them each uses. A
+/// name that a `mod.rs` passes on counts as a use of that `mod.rs`.
 fn uses(module: &str) -> BTreeMap<String, BTreeSet<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let name = |path: &Path| {

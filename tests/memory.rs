@@ -162,7 +162,8 @@ fn idle_sessions_stay_within_300_bytes() {
 }
 
 /// A million, by what the system says is in memory. Alone, because other tests' memory would be counted:
-/// `cargo test --release --test memory -- --ignored --nocapture --exact a_million_idle_sessions_stay_within_300_mb_stress`
+/// `cargo test --release --test memory -- --ignored --nocapture --exact
+/// a_million_idle_sessions_stay_within_300_mb_stress`
 #[test]
 #[ignore = "takes 300 MB and some seconds"]
 fn a_million_idle_sessions_stay_within_300_mb_stress() {
@@ -394,7 +395,7 @@ fn the_budget_counts_what_unfetched_responses_take() {
         let ((), taken) = kept(|| all.iter().for_each(|session| unfetched(session, each)));
         let counted = sessions.retained_bytes() as i64 - counted;
         println!("{each} a session: {} bytes each, counted as {}", taken / count, counted / count);
-        // The count may be 64 KiB behind; a session with one has room for three more.
+        // The count may be 64 KiB behind; a session with one has space for three more.
         let slack = (64 << 10) + if each < 4 { 300 * SESSIONS as i64 } else { 0 };
         assert!(counted + slack > taken * 9 / 10, "{counted} of {taken}");
         assert!(counted - slack < taken * 12 / 10, "{counted} of {taken}");

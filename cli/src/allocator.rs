@@ -11,8 +11,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reclaims memory of this thread that other threads freed. To be called when a thread is about to sleep.
 ///
-/// Otherwise mimalloc reclaims it only when this thread allocates more blocks of the same size. After a peak that may be
-/// never, and a single block keeps its whole page.
+/// Otherwise mimalloc reclaims it only when this thread allocates more blocks of the same size. After a peak that may
+/// be never, and a single block keeps its whole page.
 pub(crate) fn tidy() {
     thread_local! {
         static LAST: Cell<Option<Instant>> = const { Cell::new(None) };

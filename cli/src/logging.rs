@@ -28,7 +28,8 @@ pub(crate) fn start(options: &Options) -> Result<Filter, Box<dyn Error>> {
     Ok(handle)
 }
 
-/// Whether events of this kind may be logged. Below the level of errors rmcp logs whole messages, and arguments of calls.
+/// Whether events of this kind may be logged. Below the level of errors rmcp logs whole messages, and arguments of
+/// calls.
 fn holds_no_bodies(metadata: &Metadata<'_>) -> bool {
     *metadata.level() == Level::ERROR || !metadata.target().starts_with("rmcp")
 }

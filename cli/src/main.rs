@@ -1,7 +1,8 @@
-//! The program `ringmain`: an MCP server for very many connections, set up by flags, environment and a configuration file.
+//! The program `ringmain`: an MCP server for very many connections, set up by flags, environment and a configuration
+//! file.
 //!
-//! It serves the demonstration server of the library ([`ringmain::everything`]). This file holds the command line and the
-//! exit codes; the options themselves are in [`ringmain_cli::config`].
+//! It serves the demonstration server of the library ([`ringmain::everything`]). This file holds the command line and
+//! the exit codes; the options themselves are in [`ringmain_cli::config`].
 
 mod allocator;
 mod logging;

@@ -268,7 +268,7 @@ async fn hup_reads_the_file_again() {
         assert!(program.log().contains("reloaded; changed: allow_host, idle, log\n"), "{}", program.log());
         assert_eq!(ask_as("mcp.example.com").await, 400, "the host is allowed, the request incomplete");
         assert_eq!(ask_as("localhost").await, 403);
-        program.says("refused a request at the door").await;
+        program.says("refused a request before its body").await;
 
         file.write("allow_host = [\"mcp.example.org\"]\nidel = \"12m\"\n");
         program.signal(Signal::HUP);

@@ -709,7 +709,7 @@ fn a_trim_leaves_what_is_behind_the_tail_that_it_saw() {
         let other = spawn(&shared, |shared| shared.0.trim(0, 0, &shared.1));
         go();
         let own = shared.0.trim(0, 0, &shared.1);
-        // These weigh nothing, so that whoever looks now finds nothing to let go. The ring has room for them.
+        // These weigh nothing, so that whoever looks now finds nothing to let go. The ring has space for them.
         let limits = Limits { capacity: 4, ..shared.1 };
         for number in 2..=3 {
             step();

@@ -102,7 +102,7 @@ impl Log {
     }
 }
 
-/// Sleeps until there is room for one more than `capacity - 1` unread frames.
+/// Sleeps until there is space for one more than `capacity - 1` unread frames.
 fn wait_for_room(shared: &Shared, capacity: u64) {
     let mut waiter = Waiter::new();
     block_on(poll_fn(|context| shared.0.poll_room(&mut waiter, capacity, context)));
@@ -459,7 +459,7 @@ fn the_last_frame_is_kept_for_a_later_connection() {
     assert!(outcomes.into_iter().eq([2, 3]));
 }
 
-// ---- Waiting for room ----
+// ---- Waiting for space ----
 
 #[test]
 fn a_publisher_that_waits_for_room_is_woken_by_the_reader() {

@@ -171,7 +171,7 @@ fn a_waiting_room_dropped_lets_go_of_those_queued() {
 
 // ---- Bells ----
 
-/// Serves each room until it has its count, and looks at one only when its key rang.
+/// Serves each space until it has its count, and looks at one only when its key rang.
 fn serve<const N: usize>(desk: &Shared<Desk>, rooms: [&Room; N], counts: [usize; N]) {
     let mut own = Waiter::new();
     let mut waiters = std::array::from_fn::<_, N, _>(|key| Waiter::ringing(desk.clone(), key as u32));

@@ -199,8 +199,8 @@ impl<S: ServerHandler> Mailbox<S> {
         Some(sender)
     }
 
-    /// Holds the duty to answer a request until the service does. Returns the ID that the loop knows it by; `None` if it
-    /// was cancelled meanwhile.
+    /// Holds the duty to answer a request until the service does. Returns the ID that the loop knows it by; `None` if
+    /// it was cancelled meanwhile.
     ///
     /// # Errors
     ///

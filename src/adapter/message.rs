@@ -36,7 +36,8 @@ macro_rules! read_as {
     ($inbound:expr, $Other:ty, $Custom:ty, $($Method:ident => $Type:ty,)+) => {
         match $inbound.method() {
             $(<$Method as ConstString>::VALUE => serde_json::from_slice::<$Type>($inbound.json()).map(Into::into),)+
-            // A method that this rmcp does not know, or one that a later rmcp does. The last type says why it does not fit.
+            // A method that this rmcp does not know, or one that a later rmcp does. The last type says why it does not
+            // fit.
             _ => serde_json::from_slice::<$Other>($inbound.json())
                 .or_else(|_| serde_json::from_slice::<$Custom>($inbound.json()).map(Into::into)),
         }

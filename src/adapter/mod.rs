@@ -108,13 +108,13 @@ where
     /// # Handlers that keep their peer
     ///
     /// A peer that a handler keeps is good for as long as it is kept: it keeps its loop going, and the loop keeps its
-    /// 30 KB. A handler that keeps the peer of every session therefore has them all go on, as with `None`. Keep it while
-    /// there is something to say, and take the one of the next call after that. Whoever waits for the answer to a
+    /// 30 KB. A handler that keeps the peer of every session therefore has them all go on, as with `None`. Keep it
+    /// while there is something to say, and take the one of the next call after that. Whoever waits for the answer to a
     /// question through its `RequestHandle` holds a peer with it; a receiver that was taken out of the handle holds
     /// none, and gets no answer once its request has its response and the loop rests.
     ///
-    /// rmcp does not say how many peers there are; ringmain counts the senders in what it prints of one, and lets a loop
-    /// rest only if that count is seen to follow the peers.
+    /// rmcp does not say how many peers there are; ringmain counts the senders in what it prints of one, and lets a
+    /// loop rest only if that count is seen to follow the peers.
     #[must_use]
     pub fn rest_after(mut self, after: Option<Duration>) -> Self {
         self.times.rest_after = after.map(|after| after.min(LONGEST));
@@ -123,8 +123,8 @@ where
 
     /// Sets how long the client may take to answer a question, since it was asked or the client last reported progress
     /// on it; by default [`ASK_TIMEOUT`]. Then the question is cancelled, and whoever asked gets an error of code
-    /// -32001. With `None` it may take as long as its session is there. A handler that sets a shorter timeout of its own
-    /// ([`PeerRequestOptions`](rmcp::service::PeerRequestOptions)) is not affected.
+    /// -32001. With `None` it may take as long as its session is there. A handler that sets a shorter timeout of its
+    /// own ([`PeerRequestOptions`](rmcp::service::PeerRequestOptions)) is not affected.
     ///
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/lifecycle#timeouts
     //# Implementations **SHOULD** establish timeouts for all sent requests, to prevent hung connections and resource
@@ -170,7 +170,7 @@ where
             None if request.method() == "initialize" => match self.start(&session) {
                 Ok(mailbox) => mailbox,
                 Err(error) => {
-                    tracing::error!(%error, "cannot make a service for a session");
+                    tracing::error!(%error, "cannot create a service for a session");
                     return context
                         .fail(&RpcError::internal("the server cannot serve a session at the moment"));
                 }
@@ -204,7 +204,7 @@ where
         if let ClientNotification::ProgressNotification(progress) = &mut message {
             match mailbox.progress(&progress.params.progress_token.0) {
                 Progress::Of(token) => progress.params.progress_token = token,
-                Progress::Late => return tracing::debug!("dropped progress of a question that is over"),
+                Progress::Late => return tracing::debug!("dropped progress of a question that has ended"),
                 Progress::Own => {}
             }
         }

@@ -1,13 +1,13 @@
 //! Whether a service has anything to do, or anybody could give it something.
 //!
-//! rmcp's loop costs some 30 KB a session, for two channels and two tasks. One that waits for nothing but the client's next
-//! message can end meanwhile; the handler stays, and the next message begins the loop again. What must not be lost on the
-//! way is what a handler says of its own accord: through a [`Peer`] that it kept, which is good for one loop.
+//! rmcp's loop costs some 30 KB a session, for two channels and two tasks. One that waits for nothing but the client's
+//! next message can end meanwhile; the handler stays, and the next message begins the loop again. What must not be lost
+//! on the way is what a handler says of its own accord: through a [`Peer`] that it kept, which is good for one loop.
 //!
 //! rmcp does not tell who holds a peer, and nothing in a peer is ours to count by. What it prints of one for debugging
-//! holds tokio's count of the channel's senders, and each peer is one. So each look is a measurement that is checked: the
-//! count must go up by one while there is one peer more, and down again. If it does not, or is higher than for a service
-//! that nobody holds a peer of, the loop goes on.
+//! holds tokio's count of the channel's senders, and each peer is one. So each look is a measurement that is checked:
+//! the count must go up by one while there is one peer more, and down again. If it does not, or is higher than for a
+//! service that nobody holds a peer of, the loop goes on.
 
 use std::future::{Future, pending, ready};
 use std::sync::OnceLock;

@@ -182,7 +182,7 @@ async fn room(session: Arc<Session>, sent: Sent) {
 fn write(out: &mut Vec<u8>, message: &impl Serialize) {
     let start = out.len();
     if let Err(error) = serde_json::to_writer(&mut *out, message) {
-        tracing::error!(%error, "a message of the service does not serialise");
+        tracing::error!(%error, "cannot serialise a message of the service");
         out.truncate(start);
     }
 }

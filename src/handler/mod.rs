@@ -1,7 +1,7 @@
 //! What an application implements to answer its clients.
 //!
-//! The server gives each message of a client to a [`Handler`]. A request comes with a [`Context`], the responder of that
-//! request: whatever becomes of the handler, the client gets exactly one response. Through the context the handler
+//! The server gives each message of a client to a [`Handler`]. A request comes with a [`Context`], the responder of
+//! that request: whatever becomes of the handler, the client gets exactly one response. Through the context the handler
 //! reports progress, notifies, asks the client, and learns that it need not go on.
 //!
 //! A request belongs to a session, or stands alone. A handler that keeps nothing between two requests need not know

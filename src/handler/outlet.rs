@@ -104,13 +104,13 @@ impl Outlet {
         self.request.version()
     }
 
-    /// Publishes a notification on the stream of the request. A client that accepts JSON alone does not get it, which is no
-    /// error: it is counted in [`Traffic::not_accepted`](crate::session::Traffic::not_accepted).
+    /// Publishes a notification on the stream of the request. A client that accepts JSON alone does not get it, which
+    /// is no error: it is counted in [`Traffic::not_accepted`](crate::session::Traffic::not_accepted).
     ///
     /// # Errors
     ///
-    /// The request has its response or was cancelled, the notification is larger than its stream may retain, or `params`
-    /// cannot be serialised.
+    /// The request has its response or was cancelled, the notification is larger than its stream may retain, or
+    /// `params` cannot be serialised.
     ///
     /// # Examples
     ///
@@ -131,8 +131,8 @@ impl Outlet {
     ///
     /// # Errors
     ///
-    /// The request has its response or was cancelled: work on it may stop. Or the message is larger than the stream of the
-    /// request may retain.
+    /// The request has its response or was cancelled: work on it may stop. Or the message is larger than the stream of
+    /// the request may retain.
     ///
     /// # Examples
     ///
@@ -219,7 +219,8 @@ impl Outlet {
             && self.request.stream().hang_up()
     }
 
-    /// Whether the request was taken back, by the client or by the end of its session, or of its connection if it has none.
+    /// Whether the request was taken back, by the client or by the end of its session, or of its connection if it has
+    /// none.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.request.is_cancelled()

@@ -51,6 +51,15 @@ pub enum Denial {
 macro_rules! flaws {
     ($($(#[doc = $doc:literal])+ $name:ident: $label:literal => $text:literal;)+) => {
         /// What is wrong with a token.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use ringmain::identity::{Denial, Flaw};
+        ///
+        /// // What an authenticator returns for a token that it cannot read.
+        /// assert_eq!(Denial::Invalid(Flaw::Form).reason(), "token_form");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Flaw {
@@ -102,8 +111,8 @@ impl Denial {
     /// Nobody here knows the token.
     pub const UNKNOWN: Self = Self::Invalid(Flaw::Unknown);
 
-    /// Returns a short label for metrics and logs, one per reason, in `snake_case`: that of the flaw, or else the kind of
-    /// the refusal.
+    /// Returns a short label for metrics and logs, one per reason, in `snake_case`: that of the flaw, or else the kind
+    /// of the refusal.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -193,7 +202,19 @@ fn reasons() -> impl Iterator<Item = &'static str> {
     OTHERS.iter().map(Refusal::kind).chain(Flaw::ALL.iter().map(|flaw| flaw.label()))
 }
 
-/// How often requests were denied, by reason: numbers that only go up.
+/// How often requests were denied, by reason: counters that only go up.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::identity::Denials;
+///
+/// /// The reasons that occurred, of `server.handle().metrics().denials()`.
+/// fn seen(denials: &Denials) -> Vec<&'static str> {
+///     denials.iter().filter(|(_, count)| *count > 0).map(|(reason, _)| reason).collect()
+/// }
+/// # assert!(seen(&Denials::default()).is_empty());
+/// ```
 #[derive(Debug, Default)]
 pub struct Denials([AtomicU64; OTHERS.len() + Flaw::ALL.len()]);
 

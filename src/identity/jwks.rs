@@ -36,6 +36,15 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Where the keys are published.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::identity::KeySource;
+///
+/// assert_eq!(KeySource::from("keys.json"), KeySource::File("keys.json".into()));
+/// assert!(matches!(KeySource::from("https://auth.example.com/jwks"), KeySource::Url(_)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// In a file, which is read again as a URL is.
@@ -111,7 +120,7 @@ impl Jwks {
             Ok(_) => 0,
             Err(error) if matches!(source, Source::File(_)) => return Err(error.clone()),
             Err(error) => {
-                tracing::warn!(%error, "no keys yet: tokens cannot be checked, and are refused with 503");
+                tracing::warn!(%error, "no key set yet; until it is fetched, requests with tokens get 503");
                 1
             }
         };

@@ -315,7 +315,7 @@ impl Jwt {
         if let Some(remembered) = &self.remembered {
             let until = (claims.exp as u64).saturating_add(self.config.leeway.as_secs());
             let known = Remembered { principal: principal.clone(), until, serial };
-            // One of an older key set makes room.
+            // One of an older key set makes space.
             remembered.remove_if_sync(&digest, |old| old.serial != serial);
             let _ = remembered.put_sync(digest, known);
         }

@@ -84,6 +84,15 @@ impl FromStr for Algorithm {
 }
 
 /// The text names no algorithm that tokens may be signed by here.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::identity::{Algorithm, UnknownAlgorithm};
+///
+/// // Anybody who knows the public key could sign with it.
+/// assert_eq!("HS256".parse::<Algorithm>(), Err(UnknownAlgorithm));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownAlgorithm;
 

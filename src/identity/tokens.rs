@@ -174,7 +174,7 @@ fn read(path: &Path) -> Result<String, TokensError> {
     }
     #[cfg(unix)]
     if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o004 != 0 {
-        tracing::warn!(path = %path.display(), "everybody on this machine can read the file of tokens");
+        tracing::warn!(path = %path.display(), "every user of this machine can read the tokens file");
     }
     fs::read_to_string(path).map_err(|error| at(Fault::Read(error)))
 }

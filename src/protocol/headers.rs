@@ -78,7 +78,8 @@ pub(crate) fn accepts_stream(headers: &HeaderMap) -> Result<(), Refusal> {
     if names_nothing(headers) { Ok(()) } else { check_accept_get(headers) }
 }
 
-/// Whether `Accept` is what the official clients send. Comparing is an order of magnitude cheaper than reading the list.
+/// Whether `Accept` is what the official clients send. Comparing is an order of magnitude cheaper than reading the
+/// list.
 fn is_as_clients_send_it(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().eq(["application/json, text/event-stream"])
 }

@@ -1,8 +1,8 @@
 //! The rules of the transport as pure functions: versions, headers, ids, messages, and what a refusal looks
 //! like.
 //!
-//! The `server` module calls them for each request; nothing here does I/O, reads a clock or keeps state. What differs between
-//! protocol versions is decided here and nowhere else. Public are the names that handlers and operators use:
+//! The `server` module calls them for each request; nothing here does I/O, reads a clock or keeps state. What differs
+//! between protocol versions is decided here and nowhere else. Public are the names that handlers and operators use:
 //!
 //! - [`ProtocolVersion`], [`RequestId`], [`SessionId`]: what stands in headers and messages
 //! - [`AllowList`]: the hosts and origins that may talk to this server

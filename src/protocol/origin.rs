@@ -174,6 +174,15 @@ fn parse_host(text: &str) -> Result<Authority<'_>, Refusal> {
 }
 
 /// An allow-list pattern that cannot be read.
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::protocol::AllowList;
+///
+/// let error = AllowList::parse(["example.com", "http://exa mple.com"]).unwrap_err();
+/// assert_eq!(error.pattern(), "http://exa mple.com");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatternError {
     pattern: String,

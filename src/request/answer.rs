@@ -11,8 +11,8 @@ use crate::ring::{Entry, Position};
 use crate::sse::Frame;
 
 impl RequestStream {
-    /// Publishes a message before the response. If the client takes nothing but the response, the message is counted and
-    /// dropped, and the position that it would have had is returned.
+    /// Publishes a message before the response. If the client takes nothing but the response, the message is counted
+    /// and dropped, and the position that it would have had is returned.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl RequestStream {
             }
         };
         if size.is_err() {
-            // Also where there is no room: each request has its response, and such errors are small.
+            // Also where there is no space: each request has its response, and such errors are small.
             frame = self.frame(|out| {
                 protocol::write_error(out, Some(self.id()), protocol::INTERNAL_ERROR, message, None);
             });

@@ -1,8 +1,8 @@
 //! Questions to the client that wait for their answers.
 //!
-//! A question is a request of the server's. It goes out on the stream of the client's request that it belongs to, and its
-//! answer comes back in a message of its own. So somebody who outlives the connection keeps the questions that are open:
-//! a session. A request without one cannot ask ([`AskError::NoSession`]).
+//! A question is a request of the server's. It goes out on the stream of the client's request that it belongs to, and
+//! its answer comes back in a message of its own. So somebody who outlives the connection keeps the questions that are
+//! open: a session. A request without one cannot ask ([`AskError::NoSession`]).
 
 use core::fmt;
 
@@ -38,7 +38,8 @@ pub enum AskError {
     NotAccepted,
     /// The request has no session, through which an answer could come back.
     NoSession,
-    /// The question is larger than its stream may retain: see [`PublishError::TooLarge`](super::PublishError::TooLarge).
+    /// The question is larger than its stream may retain: see
+    /// [`PublishError::TooLarge`](super::PublishError::TooLarge).
     TooLarge,
     /// The parameters of the question cannot be serialised, and it was not asked.
     Unserialisable(serde_json::Error),
@@ -69,8 +70,8 @@ impl std::error::Error for AskError {
 /// What a question comes to.
 type Answered = Result<Box<RawValue>, AskError>;
 
-/// A question to the client that waits for its answer. Dropped, it tells whoever asked that there will be none, and wakes
-/// them: it is dropped under no lock.
+/// A question to the client that waits for its answer. Dropped, it tells whoever asked that there will be none, and
+/// wakes them: it is dropped under no lock.
 #[derive(Debug)]
 pub(crate) struct Ask {
     id: i64,

@@ -1,9 +1,9 @@
 //! A request while it is answered: its stream, its questions to the client, its cancellation.
 //!
-//! A [`RequestStream`] is opened when a request was read, and takes everything that is published for it: messages first,
-//! the response last. It knows no session. A request may belong to one, which then keeps it among its own and wants to
-//! know when it is finished; or it stands alone, and dies with its connection. What the two have in common goes through
-//! a small trait, `Keeper`. The [`handler`](crate::handler) module publishes here, for both kinds alike.
+//! A [`RequestStream`] is opened when a request was read, and takes everything that is published for it: messages
+//! first, the response last. It knows no session. A request may belong to one, which then keeps it among its own and
+//! wants to know when it is finished; or it stands alone, and dies with its connection. What the two have in common
+//! goes through a small trait, `Keeper`. The [`handler`](crate::handler) module publishes here, for both kinds alike.
 //!
 //! # Life
 //!

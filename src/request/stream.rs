@@ -32,8 +32,8 @@ const NO_NAME: StreamName = StreamName { tag: 0, stream: 0 };
 /// sent, and ends when each of them has its response.
 ///
 /// Any event of that stream may be the only response to a request. So it lets nothing go, whatever its number and age,
-/// and what has no room is refused: messages that would take it beyond half of the [limit](super::Environment::limits) of
-/// one stream, and responses that would take it beyond all of that, in whose place there is an error.
+/// and what has no space is refused: messages that would take it beyond half of the [limit](super::Environment::limits)
+/// of one stream, and responses that would take it beyond all of that, in whose place there is an error.
 #[derive(Debug)]
 pub struct BatchStream {
     carrier: Arc<RequestStream>,

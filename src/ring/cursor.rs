@@ -75,7 +75,8 @@ impl<T: Entry> Cursor<T> {
         chunk.slots().get(index_in(chunk.base, self.position)).is_some_and(Slot::is_entry)
     }
 
-    /// Whether nothing stands at the position yet, as far as a glance at its slot tells. If this is false, taking tells.
+    /// Whether nothing stands at the position yet, as far as a glance at its slot tells. If this is false, taking
+    /// tells.
     #[inline]
     pub(crate) fn is_at_edge(&self) -> bool {
         let Some(chunk) = &self.chunk else { return false };

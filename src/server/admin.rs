@@ -1,29 +1,29 @@
 //! The operator's endpoint: publishing to clients, health checks and metrics.
 //!
-//! On an address of its own, for programs in any language. Whoever reaches it may publish to any session: bind it to
-//! loopback, or ask for a token ([`Admin::token`]).
+//! On an address of its own, for programs in any language. Every client that reaches it can publish to any session:
+//! bind it to loopback, or ask for a token ([`Admin::token`]).
 //!
 //! | request | answer |
 //! |---|---|
 //! | `POST /publish?session=ID` | publishes the body, one JSON-RPC notification, to that session |
 //! | `POST /publish?session=all` | publishes it to every session, serialised once |
-//! | `GET /healthz` | 200 while the process lives |
+//! | `GET /healthz` | 200 while the process runs |
 //! | `GET /readyz` | 200 while the server serves, 503 before and while it drains; `{"ready":true,"state":"serving"}` |
-//! | `GET /metrics` | numbers in the text format of OpenMetrics, which Prometheus reads |
+//! | `GET /metrics` | metrics in the text format of OpenMetrics, which Prometheus reads |
 //!
 //! Publishing answers 200 with `{"sessions":n,"delivered":n,"retained":n}`: how many sessions it was published
 //! to, how many of them have a client connected, and where it waits for one. It answers 400 if the body is not
 //! one notification or the query does not say to whom, 401 if a token is asked for and missing, 403 to a browser or
-//! under a wrong host, 404 if there is no such session, 408 if the body comes too slowly, 413 if it is too large, or the
-//! event larger than a stream may retain; with `{"error":"…"}`.
+//! under a wrong host, 404 if there is no such session, 408 if the body comes too slowly, 413 if it is too large, or
+//! the event larger than a stream may retain; with `{"error":"…"}`.
 //!
 //! # Probes and browsers
 //!
 //! The three GETs, and their HEADs, are served under any `Host` and without one: a kubelet, a load balancer and
-//! Prometheus send the address of their target. They tell nothing secret and change nothing. What a page in a browser
-//! sends is refused, by the two headers that a page cannot take away: `Origin`, and `Sec-Fetch-Site` of any value but
-//! `none`, which is a person who types the address. `/publish` refuses both headers whatever they say, and checks the
-//! host, unless the address is bound to all interfaces and cannot know its names.
+//! Prometheus send the address of their target. They reveal nothing secret and change nothing. What a page in a browser
+//! sends is refused, by the two headers that a page cannot remove: `Origin`, and `Sec-Fetch-Site` of any value but
+//! `none`, which means that a person typed the address. `/publish` refuses both headers whatever their value, and
+//! checks the host, unless the address is bound to all interfaces and cannot know its names.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -60,18 +60,44 @@ use crate::sync::Arc;
 
 /// Largest message that may be published, in bytes.
 const MAX_BODY_BYTES: usize = 4 << 20;
-/// Publishing to more sessions than this leaves the reactor, which others need meanwhile.
+/// Publishing to more sessions than this runs on a blocking thread.
 const MANY_SESSIONS: usize = 1000;
 /// Connections open at once.
 const MAX_CONNECTIONS: usize = 256;
-/// As many connections may be closed in stages at once, even if fewer may be open.
+/// Number of connections that may be closed in stages at once, even if fewer may be open.
 const MIN_LINGERS: usize = 16;
-/// How long a client may take to send a head, and a body, and for how long a connection is kept without a request.
+/// Time to receive a request head, and a body, and time that a connection is kept without a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Says whether a page in a browser sends the request, and from where. No page can set or remove it.
+/// States whether a page in a browser sends the request, and of which site. No page can set or remove it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The operator's endpoint on a socket.
+/// The operator's endpoint on a socket of its own.
+///
+/// # Examples
+///
+/// ```
+/// # use ringmain::handler::{Context, Handler, Request};
+/// # async fn serve(handler: impl Handler) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use ringmain::server::{Admin, AdminToken, Config, Server};
+///
+/// let server = Server::bind("127.0.0.1:0".parse()?, handler, Config::default())?;
+/// let admin = Admin::bind("127.0.0.1:0".parse()?, server.handle().metrics())?
+///     .token(AdminToken::new("a-long-random-word\n")?)
+///     .max_connections(64)
+///     .read_timeout(Duration::from_secs(10));
+/// println!("curl http://{}/metrics", admin.local_addr());
+/// tokio::spawn(admin.run());
+/// # Ok(())
+/// # }
+/// # struct Nothing;
+/// # impl Handler for Nothing {
+/// #     async fn request(&self, _: Request, _: Context) {}
+/// # }
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(serve(Nothing)).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -82,14 +108,14 @@ pub struct Admin {
     read_timeout: Duration,
 }
 
-/// The token that whoever publishes has to send: `Authorization: Bearer …`. Cheap to clone; clones are the same token.
+/// The token that `/publish` requires: `Authorization: Bearer …`. Cheap to clone; clones share the token.
 ///
 /// `Debug` does not show it.
 #[derive(Clone)]
 pub struct AdminToken(Arc<ArcSwap<Box<str>>>);
 
 impl AdminToken {
-    /// Takes the token from the text of a file: the white space around it does not belong to it.
+    /// Reads the token from the text of a file. White space around it is removed.
     ///
     /// # Errors
     ///
@@ -98,22 +124,22 @@ impl AdminToken {
         read_token(text).map(|token| Self(Arc::new(ArcSwap::from_pointee(token))))
     }
 
-    /// Replaces the token, also where it is in use.
+    /// Replaces the token in all clones.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new); then the token stays as it was.
+    /// As [`new`](Self::new). Then the token stays as it was.
     pub fn replace(&self, text: &str) -> Result<(), Error> {
         self.0.store(Arc::new(read_token(text)?));
         Ok(())
     }
 
-    /// Whether the request carries it, once.
+    /// Whether the request has exactly one `Authorization` header, with this token.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
         let Some((scheme, token)) = value.as_bytes().split_at_checked(b"Bearer ".len()) else { return false };
-        // Its length is no secret.
+        // The length is not secret.
         scheme.eq_ignore_ascii_case(b"Bearer ") && token.ct_eq(self.0.load().as_bytes()).into()
     }
 }
@@ -156,21 +182,21 @@ impl Admin {
         })
     }
 
-    /// Asks for a token from those who publish. Default: nobody is asked. Probes need none.
+    /// Requires a token for `/publish`. Default: none is required. Probes never need one.
     #[must_use]
     pub fn token(mut self, token: AdminToken) -> Self {
         self.token = Some(token);
         self
     }
 
-    /// Limits how many connections may be open at once. Default 256. One too many is answered with 503 and closed.
+    /// Limits the number of open connections. Default 256, at least 1. A further one is answered with 503 and closed.
     #[must_use]
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = max.max(1);
         self
     }
 
-    /// Limits how long a client may take to send a head, and a body, and how long a connection is kept without a
+    /// Limits the time to receive a request head, and a body, and the time that a connection is kept without a
     /// request. Default 60 seconds.
     #[must_use]
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
@@ -178,8 +204,8 @@ impl Admin {
         self
     }
 
-    /// The hosts that `/publish` may be addressed as: loopback, and the address it was bound to. Bound to all
-    /// addresses, it cannot know its names.
+    /// The hosts that `/publish` is served under: loopback, and the address it was bound to. If it is bound to all
+    /// addresses, it cannot know its names, and any host is allowed.
     fn hosts(&self) -> AllowList {
         if self.address.ip().is_unspecified() {
             return AllowList::any();
@@ -187,13 +213,13 @@ impl Admin {
         AllowList::loopback().with(&self.address.to_string()).unwrap_or_else(|_| AllowList::loopback())
     }
 
-    /// The address it listens on.
+    /// The address that it listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves for as long as it is polled, during a drain of the server too.
+    /// Serves for as long as it is polled, also during a drain of the server.
     pub async fn run(self) {
         let hosts = self.hosts();
         let Self { listener, address: _, metrics, token, max_connections, read_timeout } = self;
@@ -223,23 +249,23 @@ impl Admin {
     }
 }
 
-/// Answers a connection too many, as far as that costs nothing, and drops what it sends.
+/// Answers a connection beyond the limit without waiting, and drops what it sends.
 fn turn_away(state: &AdminState, stream: TcpStream) {
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write(TOO_MANY_CONNECTIONS);
         linger::close_aside(Plain::new(stream), &state.turned_away, state.stage.subscribe(), ());
     }
-    tracing::debug!("refused a connection to the operator's address: there are too many");
+    tracing::debug!("refused a connection to the admin address: the limit is reached");
 }
 
 async fn serve(state: &AdminState, stream: TcpStream) {
     let service = service_fn(async |request| Ok::<_, Infallible>(state.answer(request).await));
     let mut builder = http1::Builder::new();
-    // From the end of one answer to the end of the next head.
+    // Measured from the end of one answer to the end of the next head.
     builder.timer(TokioTimer::new()).header_read_timeout(state.read_timeout);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let served = Pin::new(&mut connection).await;
-    // Another error is the client's affair: there is nobody to tell.
+    // After any other error there is no client left to answer.
     if served.is_ok() || served.is_err_and(|error| error.is_parse()) {
         let socket = Plain::Watched(connection.into_parts().io.into_inner());
         linger::close(socket, &state.lingers, state.stage.subscribe()).await;
@@ -248,7 +274,7 @@ async fn serve(state: &AdminState, stream: TcpStream) {
 
 type AdminAnswer = Response<Full<Bytes>>;
 
-/// Why the operator is refused: a status, and words for a person.
+/// A refusal: its status, and a text for people.
 struct Refused(StatusCode, Cow<'static, str>);
 
 impl From<Refusal> for Refused {
@@ -261,16 +287,16 @@ fn bad(message: &'static str) -> Refused {
     Refused(StatusCode::BAD_REQUEST, message.into())
 }
 
-/// What every connection of the operator needs.
+/// The state that all connections of this endpoint share.
 struct AdminState {
     metrics: Metrics,
     hosts: AllowList,
     token: Option<AdminToken>,
     read_timeout: Duration,
-    /// Connections that are closed in stages: those that were answered, and those too many.
+    /// Connections that are closed in stages: after an answer, and beyond the limit.
     lingers: Arc<Lingers>,
     turned_away: Arc<Lingers>,
-    /// Stays as it is: these connections know of no drain.
+    /// Never changes: these connections do not take part in the drain.
     stage: watch::Sender<Stage>,
 }
 
@@ -316,7 +342,7 @@ impl AdminState {
         }
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         check_host(headers, authority, &self.hosts).map_err(|refusal| match refusal {
-            // No option allows another: a person has to be told which there are.
+            // No option allows another host, so the text lists the allowed ones.
             Refusal::BadHost => Refused(
                 StatusCode::FORBIDDEN,
                 "Host is not allowed; send localhost or the address this is bound to".into(),
@@ -342,7 +368,7 @@ impl AdminState {
     }
 }
 
-/// Refuses what a page in a browser asks for. A person who types the address may look.
+/// Refuses requests of pages in a browser. A person who typed the address is served.
 fn refuse_pages(headers: &HeaderMap) -> Result<(), Refused> {
     let is_page = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "none");
     if headers.contains_key(ORIGIN) || is_page { Err(no_browsers()) } else { Ok(()) }
@@ -352,10 +378,10 @@ fn no_browsers() -> Refused {
     Refused(StatusCode::FORBIDDEN, "pages in a browser are not served here".into())
 }
 
-/// Publishes the one notification that `body` must be.
+/// Publishes `body`, which must be one notification.
 async fn publish(sessions: &Sessions, target: &str, body: Bytes) -> Result<AdminAnswer, Refused> {
     if !matches!(Message::parse(&body)?, Message::Notification { .. }) {
-        // A request needs somebody who waits for its answer, and a response somebody who asked.
+        // Nobody would wait for the answer to a request, and nobody asked for a response.
         return Err(bad("the body must be one JSON-RPC notification"));
     }
     let write = move |out: &mut Vec<u8>| write_single_line(out, str::from_utf8(&body).unwrap_or_default());
@@ -397,7 +423,7 @@ fn target(query: Option<&str>) -> Option<&str> {
     query?.split('&').find_map(|pair| pair.strip_prefix("session="))
 }
 
-/// Whether a load balancer should send clients here.
+/// Answers a readiness check.
 fn readiness(metrics: &Metrics) -> AdminAnswer {
     let readiness = metrics.readiness();
     let ready = readiness == Readiness::Serving;
@@ -410,7 +436,7 @@ fn readiness(metrics: &Metrics) -> AdminAnswer {
 
 async fn page(metrics: &Metrics) -> Result<AdminAnswer, Refused> {
     let metrics = metrics.clone();
-    // It asks the operating system, which may take a moment.
+    // It reads figures from the operating system, which may block for a moment.
     let text = tokio::task::spawn_blocking(move || metrics.text()).await.map_err(|_| Refusal::Internal)?;
     Ok(with_type(text.into(), "application/openmetrics-text; version=1.0.0; charset=utf-8"))
 }

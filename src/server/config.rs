@@ -9,166 +9,157 @@ use ipnet::IpNet;
 #[cfg(feature = "tls")]
 use super::connection::certificate::Tls;
 use crate::identity::{Authenticator, Resource, is_same_path};
+use crate::options::options;
 use crate::protocol::{AllowList, ForwardedHeader};
 use crate::session::{Rate, Settings};
 use crate::sync::Arc;
 
-/// Options of a [`Server`](super::Server), safe on an open network as they stand.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
-    /// The endpoint. Default `/mcp`. It is served with and without a slash at the end.
-    pub path: String,
-    /// Who may talk to it. Default: loopback hosts and origins on any port.
-    pub allowed: Allowed,
-    /// Who is asked who sends a request. Default: nobody, and a session is there for whoever knows its ID.
-    pub authenticator: Option<Arc<dyn Authenticator>>,
-    /// What clients are told about where tokens come from. Default: nothing.
-    pub resource: Option<Resource>,
-    /// What sessions may hold, and how long.
-    pub sessions: Settings,
-    /// How requests are answered. Default [`Answer::Auto`].
-    pub answer: Answer,
-    /// What clients must say that they accept. Default [`Accept::Lenient`].
-    pub accept: Accept,
-    /// Largest body, in bytes. Default 4 MiB. Held in memory while it is read.
-    pub max_body_bytes: usize,
-    /// Bytes of bodies that have begun to come and are not complete, of all requests together. Default 256 MiB; it
-    /// must hold the largest body. Beyond it requests are refused (503, `busy`) whose body does not come with their
-    /// head.
-    pub max_pending_body_bytes: usize,
-    /// Largest request head, names and values added up, in bytes. Default 16 KiB. Beyond four times this, hyper
-    /// refuses with a bare 431.
-    pub max_header_bytes: usize,
-    /// How long a client may take to send a request head, and a body, from the first byte to the last. Default 15
-    /// seconds each.
-    pub read_timeout: Duration,
-    /// How long a client may take nothing of what waits to be sent to it before its connection is ended. Default 60
-    /// seconds. Looked at as often as comments are sent. Over HTTP/2 it counts for the connection as a whole, and for
-    /// each stream, which is reset.
-    pub stalled_after: Duration,
-    /// How often a quiet stream gets a comment. Default 15 seconds; between one and two of these may pass.
-    pub keep_alive: Duration,
-    /// How often sessions and responses whose time is up are looked for. Default 5 seconds.
-    pub sweep: Duration,
-    /// How long a drain waits for requests in flight. Default 10 seconds.
-    pub drain: Duration,
-    /// How long a server that is told to stop goes on as before, except that it is not ready: `/readyz` and
-    /// [`health_path`](Self::health_path) answer 503, so that load balancers send nobody new before the listener
-    /// closes. Then the drain begins. Default: not at all.
-    pub drain_delay: Duration,
-    /// A path that answers GET and HEAD with 200 while the server is ready, and 503 while it is not, under any host and
-    /// without a token: for load balancers that can look only at the address they serve. Default: none.
-    pub health_path: Option<String>,
-    /// Whose word is taken on where a client comes from. Default: nobody's.
-    pub proxies: Proxies,
-    /// Whether requests are written to the log. Default: no. With it requests have IDs, and event streams stay inside
-    /// hyper, as if [`hand_over`](Self::hand_over) were off.
-    pub access_log: AccessLog,
-    /// Whether each request has an ID, in the log and as `X-Request-Id` in its answer: the trace ID of a valid
-    /// `traceparent`, or else a random one. Default: no.
-    pub request_ids: bool,
-    /// How fast one principal may send requests. Nobody in particular has no rate. Default: no limit. Costs 512 KiB when
-    /// set.
-    pub request_rate_per_principal: Option<Rate>,
-    /// How fast requests may come from one IPv4 address, or from one IPv6 network of 64 bits, whatever they ask for.
-    /// Default: no limit, because behind a proxy that is not among [`proxies`](Self::proxies) all clients have one
-    /// address. Costs 512 KiB when set.
-    pub request_rate_per_address: Option<Rate>,
-    /// How far apart the clients come back that a drain sends away: each is told to wait up to so much longer than
-    /// `sessions.retry_ms`, by chance. Default 5 seconds.
-    pub drain_spread: Duration,
-    /// Whether event streams over plain HTTP/1.1 are written without hyper, for a twentieth of the memory. Default:
-    /// yes, on Linux, which is where it works.
-    pub hand_over: bool,
-    /// Streams of one HTTP/2 connection at once. Default 10,000. Each costs about 1.5 KB while it is open.
-    pub max_http2_streams: u32,
-    /// How many connections there may be, and for how long.
-    pub connections: Connections,
-    /// TLS. Default: none, plain HTTP.
-    #[cfg(feature = "tls")]
-    pub tls: Option<Tls>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            path: "/mcp".to_owned(),
-            allowed: Allowed::default(),
-            authenticator: None,
-            resource: None,
-            sessions: Settings::default(),
-            answer: Answer::Auto,
-            accept: Accept::Lenient,
-            max_body_bytes: 4 << 20,
-            max_pending_body_bytes: 256 << 20,
-            max_header_bytes: 16 << 10,
-            read_timeout: Duration::from_secs(15),
-            stalled_after: Duration::from_secs(60),
-            keep_alive: Duration::from_secs(15),
-            sweep: Duration::from_secs(5),
-            drain: Duration::from_secs(10),
-            drain_delay: Duration::ZERO,
-            health_path: None,
-            proxies: Proxies::default(),
-            access_log: AccessLog::Off,
-            request_ids: false,
-            request_rate_per_principal: None,
-            request_rate_per_address: None,
-            drain_spread: Duration::from_secs(5),
-            hand_over: cfg!(target_os = "linux"),
-            max_http2_streams: 10_000,
-            connections: Connections::default(),
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
+options! {
+    /// Options of a [`Server`](super::Server). The defaults are safe on an open network.
+    ///
+    /// [`Server::bind`](super::Server::bind) checks them, and names the one that cannot work.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringmain::server::{Accept, AccessLog, Answer, Config};
+    /// use ringmain::session::Settings;
+    ///
+    /// let config = Config::default()
+    ///     .path("/mcp")
+    ///     .max_body_bytes(8 << 20)
+    ///     .drain(Duration::from_secs(30))
+    ///     .answer(Answer::Stream)
+    ///     .accept(Accept::Strict)
+    ///     .access_log(AccessLog::On)
+    ///     .sessions(Settings::default().max_sessions(100_000).idle_ms(600_000));
+    /// assert_eq!(config.sessions.max_sessions, 100_000);
+    /// ```
+    #[derive(Clone, Debug)]
+    #[non_exhaustive]
+    pub struct Config {
+        /// The path of the endpoint, served with and without a slash at the end. Default `/mcp`.
+        path into: String = "/mcp".to_owned();
+        /// The hosts and origins that may use the endpoint. Default: loopback, on any port.
+        allowed: Allowed = Allowed::default();
+        /// Decides who sends a request. Default: nobody does, and whoever knows the ID of a session can use it.
+        authenticator: Option<Arc<dyn Authenticator>> = None;
+        /// The metadata that tells clients where tokens come from. Default: none.
+        resource: Option<Resource> = None;
+        /// What sessions may hold, and for how long.
+        sessions: Settings = Settings::default();
+        /// How requests are answered. Default [`Answer::Auto`].
+        answer: Answer = Answer::Auto;
+        /// What `Accept` must list. Default [`Accept::Lenient`].
+        accept: Accept = Accept::Lenient;
+        /// Largest body of a request, in bytes. Default 4 MiB. A body is held in memory while it is read.
+        max_body_bytes: usize = 4 << 20;
+        /// Bytes of all bodies together that have begun to arrive and are not complete. Default 256 MiB, at least
+        /// `max_body_bytes`. Beyond it, requests whose body does not arrive with their head are refused (503, `busy`).
+        max_pending_body_bytes: usize = 256 << 20;
+        /// Largest head of a request, in bytes: the sum of all names and values. Default 16 KiB. Beyond four times
+        /// this, hyper refuses with a bare 431.
+        max_header_bytes: usize = 16 << 10;
+        /// Time that a client has to send the head of a request, and again to send its body. Default 15 seconds, at
+        /// least a millisecond.
+        read_timeout: Duration = Duration::from_secs(15);
+        /// Time without progress after which a client that does not read what is pending is disconnected. Default 60
+        /// seconds, at least a millisecond. Checked once per `keep_alive`. Over HTTP/2 it applies to the connection,
+        /// and to each stream, which is reset.
+        stalled_after: Duration = Duration::from_secs(60);
+        /// Interval between comments on a quiet stream. Default 15 seconds, at least a millisecond; the gap is one to
+        /// two intervals.
+        keep_alive: Duration = Duration::from_secs(15);
+        /// Interval between searches for expired sessions and responses. Default 5 seconds, at least a millisecond.
+        sweep: Duration = Duration::from_secs(5);
+        /// Time that a drain waits for requests in flight. Default 10 seconds.
+        drain: Duration = Duration::from_secs(10);
+        /// Time between the request to stop and the drain, while the server works as before but is not ready: `/readyz`
+        /// and `health_path` answer 503, so that load balancers stop sending clients before the listener closes.
+        /// Default 0.
+        drain_delay: Duration = Duration::ZERO;
+        /// A path that answers GET and HEAD with 200 while the server is ready and with 503 otherwise, under any host
+        /// and without a token: for load balancers that can probe only the address they serve. Default: none.
+        health_path: Option<String> = None;
+        /// The proxies whose statement of a client's address is believed. Default: none.
+        proxies: Proxies = Proxies::default();
+        /// Whether requests are logged. Default: no. With it, requests have IDs, and event streams stay inside hyper,
+        /// as if `hand_over` were off.
+        access_log: AccessLog = AccessLog::Off;
+        /// Whether each request has an ID, in the log and as `X-Request-Id` in its answer: the trace ID of a valid
+        /// `traceparent`, else a random one. Default: no.
+        request_ids: bool = false;
+        /// Rate of requests of one principal. Requests without a principal have no rate. Default: no limit. Costs 512
+        /// KiB when set.
+        request_rate_per_principal: Option<Rate> = None;
+        /// Rate of requests from one IPv4 address or one IPv6 /64 network, whatever they ask for. Default: no limit,
+        /// because behind a proxy that is not in `proxies` all clients have one address. Costs 512 KiB when set.
+        request_rate_per_address: Option<Rate> = None;
+        /// Window over which drained clients reconnect: each is told to wait a random time within it, in addition to
+        /// `sessions.retry_ms`. Default 5 seconds.
+        drain_spread: Duration = Duration::from_secs(5);
+        /// Whether event streams over plain HTTP/1.1 are written without hyper, with a twentieth of the memory.
+        /// Default: yes on Linux, no elsewhere, where it is not possible.
+        hand_over: bool = cfg!(target_os = "linux");
+        /// Concurrent streams of one HTTP/2 connection. Default 10,000. Each costs about 1.5 KB while it is open.
+        max_http2_streams: u32 = 10_000;
+        /// How many connections may be open, and for how long.
+        connections: Connections = Connections::default();
+        /// The certificate for TLS. Default: none, plain HTTP.
+        #[cfg(feature = "tls")]
+        tls: Option<Tls> = None;
     }
 }
 
-/// How many connections there may be, and for how long.
-///
-/// One too many is accepted, answered with 503 and `Retry-After`, and closed; what it sends is dropped. With TLS, and in
-/// a flood of more than 200 a second, it is closed without an answer.
-///
-/// A connection that the server ends is open until its client ends it too, or sends nothing for two seconds; for five
-/// seconds and 64 MiB at most. What comes meanwhile is dropped. So a client sees the answer that refused it although it
-/// was still sending. Up to an eighth of the connections (16 to 1024) may be in that state, and count as open; one more
-/// is closed at once.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Connections {
-    /// Connections open at once. Default: as many as the process may have descriptors, less a quarter for everything
-    /// else (at least 16, at most 1024). 0 is an error at start.
-    pub max: Option<usize>,
-    /// Connections open at once from one IPv4 address, or from one IPv6 network of 64 bits. Default 4096; `None` is
-    /// any number. Clients behind one proxy come from one address. 0 is an error at start.
-    pub max_per_address: Option<usize>,
-    /// Whether `max_per_address` holds for loopback too, where a proxy on the same machine comes from. Default: no.
-    pub count_loopback: bool,
-    /// How long a connection without a request is kept. Default 75 seconds. Over HTTP/2, one without any request or
-    /// stream.
-    pub idle: Duration,
-    /// How long a connection is kept at all, less up to a tenth by chance. Then its streams are told to come back
-    /// (standalone streams, and request streams that the client can resume: from `2025-11-25` on), requests in flight
-    /// finish, and the client is told to open another connection. Default: for ever. With it, clients spread over
-    /// servers that were added.
-    pub max_age: Option<Duration>,
-    /// HTTP/2 frames a second that carry neither a request nor its body (PING, SETTINGS, RST_STREAM, WINDOW_UPDATE,
-    /// and so on), beyond those that what is sent to the client explains. Ten seconds' worth may come at once; more
-    /// end the connection. Default 1000.
-    pub max_http2_control_rate: u32,
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            max: None,
-            max_per_address: Some(4096),
-            count_loopback: false,
-            idle: Duration::from_secs(75),
-            max_age: None,
-            max_http2_control_rate: 1000,
-        }
+options! {
+    /// How many connections may be open, and for how long.
+    ///
+    /// A connection beyond the limit is accepted, answered with 503 and `Retry-After`, and closed; what it sends is
+    /// dropped. With TLS, and in a flood of more than 200 a second, it is closed without an answer.
+    ///
+    /// A connection that the server ends stays open until its client ends it too or sends nothing for two seconds, for
+    /// at most five seconds and 64 MiB. What arrives meanwhile is dropped. So a client that is still sending receives
+    /// the answer that refused it. Up to an eighth of the connections (16 to 1024) may be in that state, and count as
+    /// open; further ones are closed immediately.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use ringmain::server::{Config, Connections};
+    ///
+    /// let hour = Duration::from_secs(3600);
+    /// let connections = Connections::default().max(Some(50_000)).max_per_address(None).max_age(Some(hour));
+    /// let config = Config::default().connections(connections);
+    /// # assert_eq!(config.connections.max, Some(50_000));
+    /// ```
+    #[derive(Clone, Debug)]
+    #[non_exhaustive]
+    pub struct Connections {
+        /// Connections open at once, at least 1. Default: the process's limit of descriptors, with a quarter (16 to
+        /// 1024) left for other uses.
+        max: Option<usize> = None;
+        /// Connections open at once from one IPv4 address or one IPv6 /64 network, at least 1. Default 4096; `None` is
+        /// no limit. Clients behind one proxy share its address.
+        max_per_address: Option<usize> = Some(4096);
+        /// Whether `max_per_address` applies to loopback too, where a proxy on the same machine connects from. Default:
+        /// no.
+        count_loopback: bool = false;
+        /// Time after which a connection without a request is closed, more than 0. Default 75 seconds. Over HTTP/2, one
+        /// without any open stream.
+        idle: Duration = Duration::from_secs(75);
+        /// Maximum age of a connection, at least a second, shortened by a random part of up to a tenth. Then its
+        /// streams are told to reconnect (standalone streams, and request streams that the client can resume: from
+        /// `2025-11-25` on), requests in flight finish, and the client is told to open another connection. Default:
+        /// none. With it, clients spread over servers that were added.
+        max_age: Option<Duration> = None;
+        /// HTTP/2 frames a second that carry neither a request nor its body (PING, SETTINGS, RST_STREAM, WINDOW_UPDATE
+        /// and so on), beyond those that sending to the client explains, at least 1. Default 1000. Ten seconds' worth
+        /// may arrive at once; more close the connection.
+        max_http2_control_rate: u32 = 1000;
     }
 }
 
@@ -218,46 +209,65 @@ impl Config {
     }
 }
 
-/// Which hosts a client may address, and which origins it may come from.
-#[derive(Clone, Debug)]
-pub struct Allowed {
-    /// Values of `Host`.
-    pub hosts: AllowList,
-    /// Values of `Origin`, where a browser sends one.
-    pub origins: AllowList,
-    /// Origins whose pages may read the answers (CORS). They are allowed as origins too. Default: none.
-    pub cors: AllowList,
-    /// Request headers that those pages may send besides those that MCP has. Default: none.
-    pub cors_headers: Vec<HeaderName>,
-}
-
-impl Default for Allowed {
-    fn default() -> Self {
-        Self {
-            hosts: AllowList::loopback(),
-            origins: AllowList::loopback(),
-            cors: AllowList::nothing(),
-            cors_headers: Vec::new(),
-        }
+options! {
+    /// The hosts that a client may address, and the origins that it may come from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmain::protocol::AllowList;
+    /// use ringmain::server::{Allowed, Config};
+    ///
+    /// let page = AllowList::parse(["https://app.example.com"])?;
+    /// let allowed = Allowed::default().hosts(AllowList::parse(["mcp.example.com"])?).cors(page);
+    /// let config = Config::default().allowed(allowed);
+    /// # assert!(config.allowed.cors.allows_origin("https://app.example.com"));
+    /// # Ok::<(), ringmain::protocol::PatternError>(())
+    /// ```
+    #[derive(Clone, Debug)]
+    pub struct Allowed {
+        /// Allowed values of `Host`. Default: loopback, on any port.
+        hosts: AllowList = AllowList::loopback();
+        /// Allowed values of `Origin`, which browsers send. Default: loopback, on any port.
+        origins: AllowList = AllowList::loopback();
+        /// Origins whose pages may read the answers (CORS). They are allowed as origins too. Default: none.
+        cors: AllowList = AllowList::nothing();
+        /// Request headers that those pages may send in addition to those of MCP. Default: none.
+        cors_headers: Vec<HeaderName> = Vec::new();
     }
 }
 
-/// Proxies in front of the server, and how they say where a client comes from.
-///
-/// With it, limits, rates and logs see the client's address in place of the proxy's. Nothing that anybody else says is
-/// believed.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Proxies {
-    /// Networks of proxies that are believed. Default: none. Their connections are not counted by address
-    /// ([`Connections::max_per_address`]).
-    pub trusted: Vec<IpNet>,
-    /// The header that they write. Default [`ForwardedHeader::XForwardedFor`]. The other one is not read: they pass it
-    /// on as the client sent it.
-    pub header: ForwardedHeader,
-    /// Whether their connections begin with a header of the PROXY protocol, version 1 or 2; one that does not is closed.
-    /// It has [`Config::read_timeout`] to come. Connections of others have none. Default: no.
-    pub protocol: bool,
+options! {
+    /// Proxies in front of the server, and how they state a client's address.
+    ///
+    /// With it, limits, rates and logs use the client's address in place of the proxy's. Statements of others are
+    /// ignored.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmain::protocol::ForwardedHeader;
+    /// use ringmain::server::{Config, Proxies};
+    ///
+    /// let trusted = vec![Proxies::network("10.0.0.0/8")?, Proxies::network("2001:db8::7")?];
+    /// let proxies = Proxies::default().trusted(trusted).header(ForwardedHeader::Forwarded);
+    /// let config = Config::default().proxies(proxies);
+    /// # assert_eq!(config.proxies.trusted.len(), 2);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[derive(Clone, Debug)]
+    #[non_exhaustive]
+    pub struct Proxies {
+        /// Networks of trusted proxies. Default: none. Their connections do not count for
+        /// [`Connections::max_per_address`].
+        trusted: Vec<IpNet> = Vec::new();
+        /// The header that they write. Default [`ForwardedHeader::XForwardedFor`]. The other header is not read,
+        /// because they pass it on as the client sent it.
+        header: ForwardedHeader = ForwardedHeader::default();
+        /// Whether their connections begin with a header of the PROXY protocol, version 1 or 2. One that does not is
+        /// closed. The header has [`Config::read_timeout`] to arrive. Connections of others have none. Default: no.
+        protocol: bool = false;
+    }
 }
 
 impl Proxies {

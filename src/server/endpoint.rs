@@ -1,6 +1,6 @@
 //! What answering a request needs: the handler, the sessions, the limits and the metrics of one endpoint.
 //!
-//! It knows no socket: connections hold it, and [`request`](super::request) answers with it.
+//! It knows no socket. Connections hold it, and [`request`](super::request) answers with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -22,17 +22,17 @@ use crate::session::{RequestRates, Sessions};
 use crate::stream::{Clock, Moment};
 use crate::sync::{Arc, AtomicBool, Ordering};
 
-/// What every request of one endpoint needs.
+/// The state that all requests of one endpoint share.
 pub(super) struct Endpoint<H> {
     pub(super) handler: H,
     pub(super) sessions: Sessions,
     pub(super) config: Config,
-    /// Looked at by every request, replaced now and then.
+    /// Read by every request, replaced rarely.
     pub(super) allowed: Arc<ArcSwap<Allowed>>,
     pub(super) keep_alive: KeepAlive,
-    /// How often the authenticator said no; written now and then, and shared with whoever looks.
+    /// Counts what the authenticator denied.
     pub(super) denials: Arc<Denials>,
-    /// When it was last said aloud that a host or an origin is not allowed.
+    /// When the operator was last warned that a host or an origin is not allowed.
     pub(super) warned: Warned,
     pub(super) metrics: Metrics,
     pub(super) pending: Pending,
@@ -40,7 +40,7 @@ pub(super) struct Endpoint<H> {
     pub(super) rates: RequestRates,
     started: Instant,
     draining: AtomicBool,
-    /// Wakes those who wait for the drain to begin.
+    /// Wakes tasks that wait for the drain to begin.
     drain_begins: Notify,
 }
 
@@ -68,20 +68,20 @@ impl<H: Handler> Endpoint<H> {
         }
     }
 
-    /// Sets the core's clock to the time there is.
+    /// Advances the core's clock to the present.
     pub(super) fn tell_time(&self) {
         let passed = self.started.elapsed().as_millis();
         self.sessions.clock().advance(Moment(u64::try_from(passed).unwrap_or(u64::MAX)));
     }
 
-    /// The time the core's clock shows.
+    /// The time of the core's clock.
     pub(super) fn now(&self) -> Moment {
         self.sessions.clock().now()
     }
 
-    /// Has the handler hear of each session that ends, whatever ends it.
+    /// Calls [`Handler::closed`] for each session that ends, for any reason.
     pub(super) fn tell_handler_of_ends(self: &Arc<Self>) {
-        // Weak: the sessions may outlive the endpoint, in the hands of the application, and shall not keep it.
+        // Weak: the application may keep the sessions longer than the endpoint.
         let endpoint = Arc::downgrade(self);
         self.sessions.on_end(move |session| {
             if let Some(endpoint) = endpoint.upgrade() {
@@ -93,7 +93,7 @@ impl<H: Handler> Endpoint<H> {
     /// Resolves when the drain begins.
     pub(super) async fn drains(&self) {
         let mut begins = pin!(self.drain_begins.notified());
-        // From here on it is woken; then the look, for a drain that began before.
+        // Register first, then check whether the drain began before.
         begins.as_mut().enable();
         if !self.is_draining() {
             begins.await;
@@ -109,7 +109,7 @@ impl<H: Handler> Endpoint<H> {
 
     /// Whether the drain has begun.
     pub(super) fn is_draining(&self) -> bool {
-        // Acquire: whoever sees the mark sees what was done before it was set. Pairs with `start_draining`.
+        // Acquire: a reader of the mark sees what was done before it was set. Pairs with `start_draining`.
         self.draining.load(Ordering::Acquire)
     }
 
@@ -122,8 +122,8 @@ impl<H: Handler> Endpoint<H> {
     }
 }
 
-/// Calls code of the application. `None` if it panics: the connection lives on, which others may share, and so does
-/// the task. The panic hook has said what happened.
+/// Calls code of the application. `None` if it panics. The connection, which others may share, stays open, and so does
+/// the task. The panic hook has reported the panic.
 pub(super) fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).ok()
 }

@@ -1,24 +1,24 @@
 //! The network edge: a server for one endpoint, on hyper and tokio.
 //!
-//! [`Server`] accepts connections, reads requests, refuses what breaks a rule, hands messages to the
-//! [`Handler`](crate::handler::Handler), and writes streams. It speaks HTTP/1.1 and HTTP/2 with prior knowledge, told
+//! [`Server`] accepts connections, reads requests, refuses invalid ones, passes messages to the
+//! [`Handler`](crate::handler::Handler), and writes streams. It speaks HTTP/1.1, and HTTP/2 with prior knowledge, told
 //! apart by the first bytes; with the feature `tls` and [`Config::tls`] over TLS, told apart in the handshake.
 //!
 //! # Two halves
 //!
-//! `connection/` has the sockets and knows nothing of JSON. `request/` answers one request, whatever carried it, and
+//! `connection/` has the sockets and knows nothing of JSON. `request/` answers one request of any connection, and
 //! knows no socket. What both need is in `endpoint.rs`. Event streams that leave hyper are written by `writer/`.
 //!
 //! # How a POST is answered
 //!
-//! The handler is polled once where the request was read. If its response is there by then, and nothing else
-//! was published, it goes out as `application/json`. Otherwise the handler becomes a task of its own and the
-//! answer is an event stream: head, priming and whatever is pending leave in one write. [`Answer::Stream`]
+//! The handler is polled once where the request was read. If its response is ready then, and nothing else
+//! was published, the answer is `application/json`. Otherwise the handler becomes a task of its own and the
+//! answer is an event stream: head, priming and all pending events leave in one write. [`Answer::Stream`]
 //! makes every answer to a request a stream, so that every response can be fetched again after a break.
 //!
 //! # Cancel safety
 //!
-//! A client that disconnects ends its connection and nothing else: the handler runs on, and its response waits
+//! A client that disconnects ends its connection and nothing else: the handler continues, and its response waits
 //! for the client to resume.
 //!
 //! # Examples

@@ -1,4 +1,4 @@
-//! The tasks that keep one endpoint going: its clock, its limit of memory, its sweep, its keep-alive comments.
+//! Background tasks of one endpoint: the clock, the memory limit, the sweep, and the keep-alive comments.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use super::endpoint::Endpoint;
 use crate::handler::Handler;
 use crate::sync::Arc;
 
-/// How often the clock is set.
+/// Interval between updates of the clock.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Starts them. They end when the set is dropped.
+/// Starts the tasks. They end when the set is dropped.
 pub(super) fn start<H: Handler>(endpoint: &Arc<Endpoint<H>>) -> JoinSet<()> {
     let mut upkeep = JoinSet::new();
     let over_budget = Arc::<Notify>::default();
@@ -25,7 +25,7 @@ pub(super) fn start<H: Handler>(endpoint: &Arc<Endpoint<H>>) -> JoinSet<()> {
     upkeep
 }
 
-/// Keeps the clock going, and says so when more is retained than may be. Waits for nothing else.
+/// Advances the clock, and signals when more is retained than allowed. Never waits for the other tasks.
 async fn keep_time<H: Handler>(endpoint: Arc<Endpoint<H>>, over_budget: Arc<Notify>) {
     let mut clock = tokio::time::interval(TICK.min(endpoint.config.sweep));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -38,22 +38,25 @@ async fn keep_time<H: Handler>(endpoint: Arc<Endpoint<H>>, over_budget: Arc<Noti
     }
 }
 
-/// Lets events go when more is retained than may be.
+/// Evicts events when more is retained than allowed.
 async fn keep_budget<H: Handler>(endpoint: Arc<Endpoint<H>>, over_budget: Arc<Notify>) {
     loop {
         over_budget.notified().await;
         let (began, relieving) = (Instant::now(), endpoint.clone());
         let relieved = tokio::task::spawn_blocking(move || relieving.sessions.relieve()).await;
         let took = began.elapsed();
-        tracing::debug!(bytes = relieved.unwrap_or_default(), "let events go: too much was retained");
+        tracing::debug!(
+            bytes = relieved.unwrap_or_default(),
+            "evicted events to stay within max_retained_bytes"
+        );
         if endpoint.sessions.is_over_budget() {
-            // It did not help, and may not soon: a tenth of one core at most.
+            // It did not help, and may not soon: use at most a tenth of one core.
             tokio::time::sleep(10 * took.min(endpoint.config.sweep)).await;
         }
     }
 }
 
-/// Ends what has had its time.
+/// Ends expired sessions and responses.
 async fn keep_swept<H: Handler>(endpoint: Arc<Endpoint<H>>) {
     let mut sweep = tokio::time::interval(endpoint.config.sweep);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,7 +64,7 @@ async fn keep_swept<H: Handler>(endpoint: Arc<Endpoint<H>>) {
         sweep.tick().await;
         loop {
             let sweeping = endpoint.clone();
-            // Off the reactor: with a million sessions it takes tens of milliseconds.
+            // On a blocking thread: with a million sessions it takes tens of milliseconds.
             match tokio::task::spawn_blocking(move || sweeping.sessions.sweep()).await {
                 Ok(swept) if swept.more => {}
                 Ok(_) => break,

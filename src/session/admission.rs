@@ -218,7 +218,7 @@ pub(super) struct Victim {
     pub(super) id: u128,
 }
 
-/// Sessions looked at when a newcomer needs room and nobody is noted.
+/// Sessions looked at when a newcomer needs space and nobody is noted.
 pub(super) const SAMPLE: usize = 4096;
 /// Of those looked at, one in so many is noted.
 const NOTED_SHARE: usize = 16;

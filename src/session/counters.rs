@@ -64,7 +64,7 @@ impl Counters {
         Self::read(&self.expired_absolute)
     }
 
-    /// Sessions that ended to make room for another.
+    /// Sessions that ended to make space for another.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         Self::read(&self.evicted)

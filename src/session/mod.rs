@@ -1,8 +1,8 @@
 //! The sessions of a server: each has an ID, one client, the streams of that client, and an end.
 //!
 //! [`Sessions`] finds a [`Session`] by its ID without a lock. A session has one standalone stream, and keeps the
-//! requests that are being answered or whose responses may still be fetched. A connection is what the server writes: priming, frames, the signal of a gap, `retry`, in the order and form the client's protocol
-//! version asks for.
+//! requests that are being answered or whose responses may still be fetched. A connection is what the server writes:
+//! priming, frames, the signal of a gap, `retry`, in the order and form the client's protocol version asks for.
 //!
 //! # Where a message goes
 //!

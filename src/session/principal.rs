@@ -2,8 +2,8 @@
 //!
 //! A session that belongs to somebody compares one number for each request. [`Principals`] gives a principal its
 //! number, and the same number for as long as anybody holds it, a session of that principal or a request on its way,
-//! and for [`Principals::LINGER_MS`] after the last of them is gone: limits that go by the number are not reset by ending a
-//! session. Then the name is forgotten, and a later request gets a new number.
+//! and for [`Principals::LINGER_MS`] after the last of them is gone: limits that go by the number are not reset by
+//! ending a session. Then the name is forgotten, and a later request gets a new number.
 //!
 //! A number stands for one principal and is never given to another, so two principals never share one. A hash of the
 //! name would share one now and then, however well it is keyed, and what is shared would be a session.
@@ -84,9 +84,10 @@ impl fmt::Debug for Principal {
 
 /// The number by which sessions know a principal.
 ///
-/// It stands for one principal and is never given to another. It is the same for as long as the principal has a session,
-/// and for 10 minutes after that; a later session of the same principal gets another. So it tells sessions of one principal
-/// from those of others, and is no key under which to store anything: for that there is [`Session::principal`].
+/// It stands for one principal and is never given to another. It is the same for as long as the principal has a
+/// session, and for 10 minutes after that; a later session of the same principal gets another. So it tells sessions of
+/// one principal from those of others, and is no key under which to store anything: for that there is
+/// [`Session::principal`].
 ///
 /// [`Session::principal`]: super::Session::principal
 ///

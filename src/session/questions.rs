@@ -32,8 +32,8 @@ impl Session {
             open.extras().asks.forget_abandoned();
             let id = open.next_question();
             let (ask, answered) = Ask::new(id, stream);
-            // Otherwise its stream refuses the question, and that it is dropped here, where nobody waits for it yet, is the
-            // news of that.
+            // Otherwise its stream refuses the question, and that it is dropped here, where nobody waits for it yet, is
+            // the news of that.
             if !self.is_closed() && !request.is_some_and(RequestStream::is_finished) {
                 open.extras().asks.insert(ask);
             }

@@ -88,8 +88,8 @@ impl Sessions {
         *rules = Arc::new(changed);
     }
 
-    /// Creates a session that belongs to `holder` ([`Holder::anybody`], or `None`: to whoever knows its ID), whatever the limits say. For
-    /// the application's own use; what a client asks for goes through [`admit`](Self::admit).
+    /// Creates a session that belongs to `holder` ([`Holder::anybody`], or `None`: to whoever knows its ID), whatever
+    /// the limits say. For the application's own use; what a client asks for goes through [`admit`](Self::admit).
     #[must_use]
     #[doc(hidden)]
     pub fn create(&self, holder: impl Into<Holder>) -> Arc<Session> {
@@ -99,7 +99,7 @@ impl Sessions {
         self.insert(&holder)
     }
 
-    /// Creates a session for a client, if the limits allow it. Another may end to make room for it.
+    /// Creates a session for a client, if the limits allow it. Another may end to make space for it.
     ///
     /// # Errors
     ///

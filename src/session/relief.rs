@@ -4,8 +4,8 @@
 //!
 //! How many bytes of events there are is counted where frames are made and dropped
 //! ([`retained_bytes`](crate::sse::retained_bytes)), by each thread for itself, so a publisher takes no step on shared
-//! memory for the budget. Somebody looks every so often, and calls [`Sessions::relieve`] if there are too many. Then there are, until then, at most so many more
-//! as were published since the last look.
+//! memory for the budget. Somebody looks every so often, and calls [`Sessions::relieve`] if there are too many. Then
+//! there are, until then, at most so many more as were published since the last look.
 //!
 //! What has to go, goes in this order, down to seven eighths of the budget:
 //!
@@ -22,8 +22,8 @@
 //!
 //! # Trade-offs
 //!
-//! Counting is not free: publishing and reading one event (`stream/publish_read` in `benches/stream.rs`) takes 8 % longer
-//! with it, about 6 ns, the median of twelve runs of each side in turn on a busy machine.
+//! Counting is not free: publishing and reading one event (`stream/publish_read` in `benches/stream.rs`) takes 8 %
+//! longer with it, about 6 ns, the median of twelve runs of each side in turn on a busy machine.
 //!
 //! What is being written to a client stays in memory until it is written, so one look may free less than it meant to;
 //! the next one goes on. The messages to all sessions are one backlog among the others. Trimming lets chunks of up to

@@ -139,8 +139,8 @@ impl Session {
         self.open(None, |name| RequestStream::new(name, id, progress_token, version).initializing())
     }
 
-    /// Opens the stream of a batch whose requests are answered in `version`. It ends when each of them has its response,
-    /// and [`leave_batch`](Self::leave_batch) was called behind the last.
+    /// Opens the stream of a batch whose requests are answered in `version`. It ends when each of them has its
+    /// response, and [`leave_batch`](Self::leave_batch) was called behind the last.
     ///
     /// # Errors
     ///

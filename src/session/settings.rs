@@ -2,89 +2,90 @@
 
 use core::num::NonZeroU32;
 
+use crate::options::options;
 use crate::ring::Limits;
 use crate::stream::LagPolicy;
 
-/// How many sessions there may be, what they may hold, and how long.
-///
-/// Those marked *live* may change while the process runs ([`Sessions::reconfigure`](super::Sessions::reconfigure));
-/// the rest is for the life of the process.
-///
-/// # Examples
-///
-/// ```
-/// use ringmain::session::{AtLimit, LagPolicy, Limits, Rate, Settings};
-///
-/// let settings = Settings {
-///     max_sessions: 100_000,
-///     at_limit: AtLimit::EvictLongestIdle,
-///     create_rate: Rate::new(600, 50), // 600 a minute, 50 of them at once
-///     lag: LagPolicy::End,
-///     request: Limits { max_age_ms: 60_000, ..Limits::default() },
-///     ..Settings::default()
-/// };
-/// # assert_eq!(settings.idle_ms, Settings::default().idle_ms);
-/// ```
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Sessions at once, at most. Default 1,000,000. An idle one costs about 280 bytes. Live.
-    pub max_sessions: usize,
-    /// What happens at [`max_sessions`](Self::max_sessions). Default: whoever wants a further one is refused. Live.
-    pub at_limit: AtLimit,
-    /// Sessions of one principal at once, at most; a further one is refused, whatever [`at_limit`](Self::at_limit)
-    /// says. Sessions of nobody in particular (principal 0) are not counted here. Default: no limit. Live.
-    pub max_sessions_per_principal: Option<usize>,
-    /// How fast sessions may be created, all together. Default: no limit. Live.
-    pub create_rate: Option<Rate>,
-    /// How fast one principal may create sessions, or, where it is nobody in particular, one address: an IPv4
-    /// address, or an IPv6 network of 64 bits. Default: no limit, because behind a proxy that does not say who
-    /// asks, all clients have one address. Costs 512 KiB when set. Live.
-    pub create_rate_per_caller: Option<Rate>,
-    /// Bytes of events that all streams retain together, at most: of the process, since that is what they are counted
-    /// for. Default 1 GiB. Beyond it the longest backlogs give their oldest events; see
-    /// [`Sessions::relieve`](super::Sessions::relieve). Live.
-    pub max_retained_bytes: u64,
-    /// What a standalone stream retains. A larger event is refused. Default: 1,024 events, 1 MiB, 5
-    /// minutes.
-    pub standalone: Limits,
-    /// What the stream of one request retains, its response included. A larger event is refused. Default: 1,024
-    /// events, 16 MiB, 5 minutes.
-    pub request: Limits,
-    /// What the log of messages to all sessions retains. A larger message is refused. Default: 1,024 events, 16 MiB,
-    /// 5 minutes.
-    pub broadcast: Limits,
-    /// Connections of one session's standalone stream side by side, at most. The newest is given what is published;
-    /// the others, of other clients, stay open and take over when it ends. One more ends the oldest. Default 4, at
-    /// least 1.
-    pub max_listeners: usize,
-    /// What happens to a connection that falls behind. Default: it is told.
-    pub lag: LagPolicy,
-    /// Milliseconds for which a publisher waits for a connected client that is behind, at most, where
-    /// [`LagPolicy::Wait`] is chosen. Default 5 seconds; then it goes on, and the client is told what it missed.
-    pub wait_ms: u64,
-    /// Requests of one session in flight at once. Default 256.
-    pub max_requests: usize,
-    /// Finished responses of one session that wait to be fetched, at most: those whose client went away. The oldest goes
-    /// first. Default 256. Each costs about 300 bytes beside its event.
-    pub max_unfetched_responses: usize,
-    /// Bytes that the finished responses of one session take, at most; the newest stays, however large. Default 32 MiB.
-    pub max_unfetched_bytes: u64,
-    /// Milliseconds within which a client must come back after `initialize`, with whatever it says; else its
-    /// session expires. Counted from the creation of the session. Default 60 seconds. Live.
-    pub init_ms: u64,
-    /// Milliseconds without traffic after which a session expires: since the end of its last request in flight,
-    /// or since its client last sent or took something, whichever is later. Default 30 minutes. Live.
-    pub idle_ms: u64,
-    /// Milliseconds after which a session expires whatever its traffic. Default 24 hours. Live.
-    pub absolute_ms: u64,
-    /// Milliseconds for which a response is kept that nobody fetched to the end, from the last moment at which a client
-    /// was connected to its stream. Default 5 minutes. Live.
-    pub response_ttl_ms: u64,
-    /// Milliseconds for which a response is kept that was handed to its connection. Default 30 seconds: the
-    /// connection may have broken with it on the way. Live.
-    pub delivered_ttl_ms: u64,
-    /// What clients are told to wait before they reconnect, in milliseconds. Default 1000.
-    pub retry_ms: u32,
+options! {
+    /// How many sessions there may be, what they may hold, and for how long.
+    ///
+    /// Options marked *live* can change while the process runs
+    /// ([`Sessions::reconfigure`](super::Sessions::reconfigure)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmain::session::{AtLimit, LagPolicy, Limits, Rate, Settings};
+    ///
+    /// let settings = Settings::default()
+    ///     .max_sessions(100_000)
+    ///     .at_limit(AtLimit::EvictLongestIdle)
+    ///     .create_rate(Rate::new(600, 50)) // 600 a minute, 50 of them at once
+    ///     .lag(LagPolicy::End)
+    ///     .request(Limits { max_age_ms: 60_000, ..Limits::default() });
+    /// # assert_eq!(settings.idle_ms, Settings::default().idle_ms);
+    /// ```
+    #[derive(Clone, Debug)]
+    pub struct Settings {
+        /// Number of sessions. Default 1,000,000. An idle one costs about 280 bytes. Live.
+        max_sessions: usize = 1_000_000;
+        /// What happens at `max_sessions`. Default: a new session is refused. Live.
+        at_limit: AtLimit = AtLimit::Refuse;
+        /// Number of sessions of one principal. A further one is refused, whatever `at_limit` says. Sessions without a
+        /// principal do not count. Default: no limit. Live.
+        max_sessions_per_principal: Option<usize> = None;
+        /// Rate of new sessions in total. Default: no limit. Live.
+        create_rate: Option<Rate> = None;
+        /// Rate of new sessions of one principal, or, without a principal, of one IPv4 address or IPv6 /64 network.
+        /// Default: no limit, because behind a proxy that names no client all clients have one address. Costs 512 KiB
+        /// when set. Live.
+        create_rate_per_caller: Option<Rate> = None;
+        /// Bytes of events that all streams of the process retain together. Default 1 GiB. Beyond it, the streams with
+        /// the largest backlogs lose their oldest events; see [`Sessions::relieve`](super::Sessions::relieve). Live.
+        max_retained_bytes: u64 = 1 << 30;
+        /// What a standalone stream retains. A larger event is refused. Default: 1,024 events, 1 MiB, 5 minutes. The
+        /// age is more than 0.
+        standalone: Limits = Limits::default();
+        /// What the stream of one request retains, its response included. A larger event is refused. Default: 1,024
+        /// events, 16 MiB, 5 minutes. The age is more than 0.
+        request: Limits = Limits { max_weight: 16 << 20, ..Limits::default() };
+        /// What the log of messages to all sessions retains. A larger message is refused. Default: 1,024 events, 16
+        /// MiB, 5 minutes. The age is more than 0.
+        broadcast: Limits = Limits { capacity: 1024, max_weight: 16 << 20, ..Limits::default() };
+        /// Number of connections to one session's standalone stream. The newest receives what is published; the others,
+        /// of other clients, stay open and take over when it ends. A further one ends the oldest. Default 4, at least
+        /// 1.
+        max_listeners: usize = 4;
+        /// What happens to a connection that falls behind. Default: it is told.
+        lag: LagPolicy = LagPolicy::Signal;
+        /// Milliseconds that a publisher waits for a connected client that is behind, with [`LagPolicy::Wait`]. Then it
+        /// continues, and the client is told what it missed. Default 5 seconds.
+        wait_ms: u64 = 5 * 1000;
+        /// Number of requests of one session in flight. Default 256.
+        max_requests: usize = 256;
+        /// Number of finished responses of one session that wait to be fetched, because their client disconnected. The
+        /// oldest is dropped first. Default 256. Each costs about 300 bytes beside its event.
+        max_unfetched_responses: usize = 256;
+        /// Bytes of the finished responses of one session. The newest is kept whatever its size. Default 32 MiB.
+        max_unfetched_bytes: u64 = 32 << 20;
+        /// Milliseconds within which a client must send its next message after `initialize`, more than 0. Otherwise the
+        /// session expires. Counted from the creation of the session. Default 60 seconds. Live.
+        init_ms: u64 = 60 * 1000;
+        /// Milliseconds without traffic after which a session expires, more than 0: since the end of its last request
+        /// in flight, or since its client last sent or received something, whichever is later. Default 30 minutes.
+        /// Live.
+        idle_ms: u64 = 30 * 60 * 1000;
+        /// Milliseconds after which a session expires whatever its traffic, more than 0. Default 24 hours. Live.
+        absolute_ms: u64 = 24 * 60 * 60 * 1000;
+        /// Milliseconds that an unfetched response is kept, more than 0, counted from when a client was last connected
+        /// to its stream. Default 5 minutes. Live.
+        response_ttl_ms: u64 = 5 * 60 * 1000;
+        /// Milliseconds that a response is kept after it was written to its connection, in case the connection broke
+        /// before the client received it. Default 30 seconds. Live.
+        delivered_ttl_ms: u64 = 30 * 1000;
+        /// Milliseconds that clients are told to wait before they reconnect. Default 1000.
+        retry_ms: u32 = 1000;
+    }
 }
 
 impl Settings {
@@ -107,34 +108,6 @@ impl Settings {
             ),
         ];
         times.into_iter().find(|(_, ms)| *ms == 0).map(|(fault, _)| fault)
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_sessions: 1_000_000,
-            at_limit: AtLimit::Refuse,
-            max_sessions_per_principal: None,
-            create_rate: None,
-            create_rate_per_caller: None,
-            max_retained_bytes: 1 << 30,
-            standalone: Limits::default(),
-            request: Limits { max_weight: 16 << 20, ..Limits::default() },
-            broadcast: Limits { capacity: 1024, max_weight: 16 << 20, ..Limits::default() },
-            max_listeners: 4,
-            lag: LagPolicy::Signal,
-            wait_ms: 5 * 1000,
-            max_requests: 256,
-            max_unfetched_responses: 256,
-            max_unfetched_bytes: 32 << 20,
-            init_ms: 60 * 1000,
-            idle_ms: 30 * 60 * 1000,
-            absolute_ms: 24 * 60 * 60 * 1000,
-            response_ttl_ms: 5 * 60 * 1000,
-            delivered_ttl_ms: 30 * 1000,
-            retry_ms: 1000,
-        }
     }
 }
 

@@ -92,8 +92,8 @@ impl Session {
         self.holder.id()
     }
 
-    /// The principal that the session belongs to, and that alone may use it; `None` is anybody who knows its ID. Store what
-    /// belongs to a user under this name, not under the session's ID.
+    /// The principal that the session belongs to, and that alone may use it; `None` is anybody who knows its ID. Store
+    /// what belongs to a user under this name, not under the session's ID.
     ///
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/security_best_practices#session-hijacking
     //# MCP servers SHOULD bind session IDs to user-specific information.

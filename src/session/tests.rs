@@ -17,7 +17,7 @@ use crate::protocol::{Outcome, ProtocolVersion, Refusal, RequestId};
 use crate::request::{AskError, BatchStream};
 use crate::sse::{EventId, Frame, Place, StreamName};
 use crate::stream::{Clock, Moment};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, lock, try_lock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Weak, lock, try_lock};
 
 const VERSION: ProtocolVersion = ProtocolVersion::V2025_11_25;
 
@@ -1190,22 +1190,25 @@ fn a_session_that_comes_back_late_is_told_how_many_messages_to_all_it_missed() {
     assert_eq!(sessions.counters().missed(), missed as u64);
 }
 
-/// Sessions begin, connect, break, come back and end while messages to all are published: whoever lives through a
-/// message gets it once.
+/// 100,000 sessions begin and end, others connect, break and come back, while messages to all are published: whoever
+/// lives through a message gets it once.
 #[test]
 fn broadcast_reaches_each_session_once_under_churn() {
-    const MESSAGES: usize = 2000;
+    const SESSIONS: usize = 100_000;
+    // At least so many, and at most as many as are retained: the readers shall miss none for another reason.
+    const MESSAGES: std::ops::Range<usize> = 2000..1 << 16;
     let settings = Settings {
-        broadcast: Limits { capacity: 1 << 16, max_weight: 1 << 30, ..Default::default() },
+        broadcast: Limits { capacity: MESSAGES.end, max_weight: 1 << 30, ..Default::default() },
         ..Settings::default()
     };
     let sessions = Sessions::new(settings, Clock::default());
-    let is_over = AtomicBool::new(false);
+    let (begun, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let churn = scope.spawn(|| {
             let mut others = std::collections::VecDeque::new();
             while !is_over.load(Ordering::Relaxed) {
                 others.push_back(session(&sessions));
+                begun.fetch_add(1, Ordering::Relaxed);
                 if others.len() > 500 {
                     others.pop_front().map(|other| sessions.terminate(&other));
                 }
@@ -1232,11 +1235,19 @@ fn broadcast_reaches_each_session_once_under_churn() {
                 })
             })
             .collect();
-        (0..MESSAGES).for_each(|message| say_to_all(&sessions, &message.to_string()));
+        let mut published = 0;
+        while published < MESSAGES.start || begun.load(Ordering::Relaxed) < SESSIONS {
+            if published < MESSAGES.end {
+                say_to_all(&sessions, &published.to_string());
+                published += 1;
+            }
+            // Spreads them over the time that the sessions take.
+            std::thread::yield_now();
+        }
         is_over.store(true, Ordering::Relaxed);
         churn.join().unwrap();
         for reader in readers {
-            assert!(reader.join().unwrap().into_iter().eq(0..MESSAGES));
+            assert!(reader.join().unwrap().into_iter().eq(0..published));
         }
     });
 }

@@ -116,8 +116,8 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Events as a [`Buf`] whose pieces are the frames' own bytes, and heads before shared ones: the data is not copied, and whatever is
-/// pending leaves in one vectored write.
+/// Events as a [`Buf`] whose pieces are the frames' own bytes, and heads before shared ones: the data is not copied,
+/// and whatever is pending leaves in one vectored write.
 pub struct EventsBuf {
     events: Events,
     /// The heads of all events, made when the first shared frame is met.

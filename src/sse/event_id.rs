@@ -6,8 +6,8 @@
 //! that it can be filled in where it stands: 16 digits on the stream of a request, 12 on a standalone stream. All other
 //! numbers have no leading zeros.
 //!
-//! Short IDs are worth something: a Linux client acknowledges small events one by one, at the server's expense, once two
-//! of them exceed 536 bytes.
+//! Short IDs are worth something: a Linux client acknowledges small events one by one, at the server's expense, once
+//! two of them exceed 536 bytes.
 //!
 //! | event | text |
 //! |---|---|

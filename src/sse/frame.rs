@@ -29,8 +29,8 @@ const SCRATCH_KEPT: usize = 64 << 10;
 ///
 /// - *Whole*, for one stream: the event from its ID to its end. The position is filled in when it is published.
 /// - *Shared*, for standalone streams and topics: the data and the end. The event's ID differs from connection to
-///   connection, so it is written when the frame is ([`EventHead`]). Any number of logs may hold the frame; each holds one
-///   pointer.
+///   connection, so it is written when the frame is ([`EventHead`]). Any number of logs may hold the frame; each holds
+///   one pointer.
 #[derive(Clone)]
 pub struct Frame(ThinArc<Header, u8>);
 

@@ -44,7 +44,7 @@ impl Terms {
         self.0 & HANG_UP != 0
     }
 
-    /// Whether publishers may wait for that connection to make room: it wakes them when it does.
+    /// Whether publishers may wait for that connection to make space: it wakes them when it does.
     #[must_use]
     pub fn is_awaited(self) -> bool {
         self.0 & AWAITED != 0

@@ -124,7 +124,7 @@ impl Subscriber {
     fn claim(&self, stream: &Stream, delivered: Position) -> bool {
         let claimed = stream.lease.claim(self.generation, delivered);
         if claimed && self.policy == LagPolicy::Wait {
-            // Publishers may be waiting for this room.
+            // Publishers may be waiting for this space.
             stream.waiters.wake();
         }
         claimed
@@ -154,7 +154,7 @@ impl Subscriber {
     /// Ends this connection's hold of the stream. Nothing happens if a later connection has it.
     pub fn detach(&mut self, stream: &Stream) {
         if stream.lease.release(self.generation) {
-            // Publishers that wait for room need wait no longer for a reader that is gone.
+            // Publishers that wait for space need wait no longer for a reader that is gone.
             if self.policy == LagPolicy::Wait {
                 stream.waiters.wake();
             }

@@ -18,9 +18,9 @@
 //!
 //! # Memory use
 //!
-//! A topic retains what its [`Limits`] allow, and is empty until the first publish. A subscription is 40 bytes, and 56 for
-//! its node, by which it waits. The node of one that left stays in the list of waiters until the next publish, or until more
-//! have left than are there: then all who wait are woken once, and wait again.
+//! A topic retains what its [`Limits`] allow, and is empty until the first publish. A subscription is 40 bytes, and 56
+//! for its node, by which it waits. The node of one that left stays in the list of waiters until the next publish, or
+//! until more have left than are there: then all who wait are woken once, and wait again.
 //!
 //! # Examples
 //!
@@ -143,8 +143,8 @@ impl Topic {
     }
 
     /// Publishes an event that was serialised before. The frame may be published to other topics as well: it is kept
-    /// in memory once. Of a whole frame ([`Frame::whole`]), which has an ID of its own, the data is copied into a shared
-    /// one.
+    /// in memory once. Of a whole frame ([`Frame::whole`]), which has an ID of its own, the data is copied into a
+    /// shared one.
     ///
     /// # Errors
     ///
@@ -229,8 +229,8 @@ impl Topic {
     /// Notes that somebody left, and whether their node stands in the list of waiters.
     ///
     /// Nodes cannot be taken out of the middle of the list. Waking everybody clears it; those who still wait come
-    /// back. It is done when more have left than are there, so that it costs one wake for each that leaves. Who is woken
-    /// and has much to look at compares the tail first.
+    /// back. It is done when more have left than are there, so that it costs one wake for each that leaves. Who is
+    /// woken and has much to look at compares the tail first.
     fn leave(&self, is_queued: bool) {
         let watches = self.watches.fetch_sub(1, Ordering::Relaxed) - 1;
         if is_queued && self.departed.fetch_add(1, Ordering::Relaxed) + 1 > watches {

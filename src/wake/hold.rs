@@ -9,9 +9,9 @@
 //! # Memory ordering
 //!
 //! Where the parts are is ordered by itself, by a lock for example: a task that finds the first part sees that the hold
-//! began. The count of ended holds orders the rest: `Release` where a hold ends, `Acquire` where the task notes it. "End
-//! the hold, then wake" meets "leave the waker, then look again" in the waker's own word, so the second look sees that
-//! the hold has ended, or the holder sees the waker.
+//! began. The count of ended holds orders the rest: `Release` where a hold ends, `Acquire` where the task notes it.
+//! "End the hold, then wake" meets "leave the waker, then look again" in the waker's own word, so the second look sees
+//! that the hold has ended, or the holder sees the waker.
 
 use core::task::{Context, Poll};
 

@@ -5,8 +5,8 @@
 //!
 //! # Algorithm
 //!
-//! - *Register*: leave the waker in the waiter's node (a bell is there from the start); if the node is not queued, mark it queued and push it.
-//!   Then the caller looks once more at what it waits for.
+//! - *Register*: leave the waker in the waiter's node (a bell is there from the start); if the node is not queued, mark
+//!   it queued and push it. Then the caller looks once more at what it waits for.
 //! - *Wake*: swap the stack for an empty one; for each node taken: read its link, mark it not queued, wake.
 //!
 //! The mark goes before the wake: a task that is woken finds its node free to be queued again. A second publish

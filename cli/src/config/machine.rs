@@ -2,7 +2,8 @@
 
 use std::fs;
 
-/// Returns the memory that this process may use, in bytes: that of the machine, or less if its control group has a limit.
+/// Returns the memory that this process may use, in bytes: that of the machine, or less if its control group has a
+/// limit.
 #[must_use]
 pub fn memory() -> u64 {
     let machine = machine();

@@ -1,4 +1,4 @@
-//! Accepts connections, or turns them away when there are too many.
+//! Accepts connections, or rejects them beyond the limits.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -34,10 +34,10 @@ impl<'a, H: Handler> Acceptor<'a, H> {
         Self { state, stage, pause: Pause::default(), rejections: Rejections::default() }
     }
 
-    /// Accepts connections, or turns them away, for as long as it is polled.
+    /// Accepts or rejects connections for as long as it is polled.
     pub(super) async fn run(&mut self, listener: &AsyncFd<mio::net::TcpListener>) {
         loop {
-            // Others get their turn however many there are.
+            // Other tasks get their turn, however many connections arrive.
             tokio::task::coop::consume_budget().await;
             let accepted = match listener.readable().await {
                 Ok(mut ready) => match ready.try_io(|listener| listener.get_ref().accept()) {
@@ -70,17 +70,17 @@ impl<'a, H: Handler> Acceptor<'a, H> {
     }
 }
 
-/// What becomes of connections when there are too many.
+/// Decides which rejected connections get an answer.
 #[derive(Debug, Default)]
 struct Rejections {
     warnings: Throttle,
-    /// The second of the last answer, and how many there were in it.
+    /// The second of the last answer, and the number of answers in it.
     answers: (u64, u32),
 }
 
 impl Rejections {
-    /// Ends a connection that is not let in. So many a second get an answer, and what they send is dropped until they
-    /// have seen it, as long as not too many do that. In a flood the rest get none.
+    /// Ends a rejected connection. [`ANSWERED`] a second get an answer, and what they send is dropped until they
+    /// have read it, within the limit of lingering connections. In a flood the rest get none.
     fn turn_away<H: Handler>(
         &mut self,
         stream: mio::net::TcpStream,
@@ -99,7 +99,7 @@ impl Rejections {
             linger::close_aside(socket, state.gate.turned_away(), stage.subscribe(), ());
         }
         if self.answers.1 == 1 && self.warnings.is_due() {
-            tracing::warn!(setting = reason.setting(), "refused a connection: there are too many");
+            tracing::warn!(setting = reason.setting(), "refused a connection: the limit is reached");
         }
     }
 }

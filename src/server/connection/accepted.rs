@@ -1,4 +1,4 @@
-//! One accepted connection: whose it is, how long it may last, and driving it to its end.
+//! One accepted connection: its client, its deadlines, and its future driven to the end.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,31 +18,31 @@ use crate::server::metrics::connections::CloseReason;
 use crate::server::request::route::Peer;
 use crate::sync::Arc;
 
-/// A connection without its socket, which is inside hyper most of the time.
+/// The state of a connection, without its socket.
 pub(super) struct Accepted<H> {
     pub(super) state: Arc<ServerState<H>>,
-    /// Where the client is: the connection's other side, or what its proxy said when it opened the connection.
+    /// The client's address: the peer's, or the one that its proxy stated when it opened the connection.
     pub(super) address: IpAddr,
     pub(super) admitted: Admitted,
     pub(super) stage: watch::Receiver<Stage>,
 }
 
 impl<H: Handler> Accepted<H> {
-    /// The other side, for what it says in the headers of its requests.
+    /// The peer, which may state a client in the headers of its requests.
     pub(super) fn peer(&self) -> Peer {
         let proxies = &self.state.endpoint.config.proxies;
-        // A proxy that speaks the PROXY protocol and named no client writes no header: its client would have.
+        // A proxy that speaks the PROXY protocol and named no client writes no header: a header would be its client's.
         let is_silent = proxies.announces(self.address) && self.admitted.permit.client().is_none();
         Peer { address: self.address, writes_headers: !is_silent }
     }
 
-    /// The largest head in bytes that hyper takes; beyond it hyper refuses by itself.
+    /// The largest head, in bytes, that hyper accepts. Beyond it, hyper refuses by itself.
     pub(super) fn max_head_bytes(&self) -> usize {
         self.state.endpoint.config.max_header_bytes.saturating_mul(4).max(16 << 10)
     }
 
-    /// Waits for the client to say something. `None` if it takes too long, or when the drain begins: nothing is in
-    /// flight on a connection that said nothing yet.
+    /// Waits for the client's first bytes. `None` if it takes too long, or when the drain begins: nothing is in
+    /// flight on such a connection.
     pub(super) async fn by_deadline<F: Future>(&mut self, saying: F) -> Option<F::Output> {
         let Config { read_timeout, .. } = self.state.endpoint.config;
         tokio::select! {
@@ -56,7 +56,7 @@ impl<H: Handler> Accepted<H> {
         }
     }
 
-    /// Closes the socket so that the client sees what it was sent last, though it may still be sending.
+    /// Closes the socket in stages, so that a client that is still sending receives the last answer.
     pub(super) async fn close(self, socket: Plain) {
         let Self { state, admitted, stage, .. } = self;
         linger::close(socket, state.gate.lingers(), stage).await;
@@ -68,9 +68,9 @@ impl<H: Handler> Accepted<H> {
         self.state.gate.counters().count_closed(why);
     }
 
-    /// Drives a connection to its end. When the drain begins, or `over` resolves, `wind_down` asks it to take no
-    /// further request, or says that nothing is in flight. `over` says how long it may take from then on; `None` is
-    /// for ever. `None` if the connection was given up.
+    /// Drives a connection to its end. When the drain begins, or `over` resolves, `wind_down` asks it to accept no
+    /// further request, or reports that nothing is in flight. `over` gives the time that it has from then on; `None` is
+    /// for ever. Returns `None` if the connection was abandoned.
     pub(super) async fn drive<C: Future>(
         &mut self,
         mut connection: Pin<&mut C>,

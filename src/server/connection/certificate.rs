@@ -1,6 +1,6 @@
-//! The certificate that a server shows over TLS: reading it from its files, and replacing it while the server runs.
+//! The certificate of a server: read from its files, and replaced while the server runs.
 //!
-//! Connections that are open keep the keys they agreed on; those that come after a reload see the new certificate.
+//! Open connections keep their keys. Handshakes after a reload use the new certificate.
 
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,29 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use crate::error::Error;
 use crate::sync::Arc;
 
-/// HTTP/2, as clients and servers agree on it in the handshake.
+/// HTTP/2, by its name in ALPN.
 pub(super) const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Where a server's certificate is.
+/// The files of a server's certificate.
 ///
 /// TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN. A handshake has
 /// [`Config::read_timeout`](crate::server::Config::read_timeout).
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::server::Tls;
+///
+/// let tls = Tls { certificates: "no/chain.pem".into(), key: "no/key.pem".into() };
+/// let error = tls.check().unwrap_err();
+/// assert!(error.is_tls() && error.to_string().contains("no/chain.pem"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The certificate and those that lead to its root, in this order, in a PEM file.
+    /// A PEM file: the certificate, followed by those that lead to its root.
     pub certificates: PathBuf,
-    /// Its private key, in a PEM file: PKCS #8, PKCS #1 or SEC 1.
+    /// A PEM file with its private key: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
 }
 
@@ -41,11 +51,11 @@ impl Tls {
     }
 }
 
-/// The certificate that connections are shown at the moment.
+/// The current certificate.
 #[derive(Debug)]
 pub(super) struct Identity {
     files: Tls,
-    /// Read by every handshake, replaced now and then.
+    /// Read by every handshake, replaced rarely.
     current: ArcSwap<ServerConfig>,
 }
 
@@ -56,13 +66,13 @@ impl Identity {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again. What was there before stays if they cannot be used.
+    /// Reads the files again. If they cannot be used, the current certificate stays.
     pub(super) fn reload(&self) -> Result<(), Error> {
         self.current.store(read(&self.files)?);
         Ok(())
     }
 
-    /// What the next handshake uses.
+    /// The configuration of the next handshake.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }
@@ -92,7 +102,7 @@ fn read(files: &Tls) -> Result<Arc<ServerConfig>, Error> {
         .with_single_cert(chain, secret)
         .map_err(cannot_use)?;
     config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
-    // What a client needs to come back cheaply it keeps itself, not this process.
+    // Tickets: the client keeps the state of its session, not this process.
     config.ticketer = ring::Ticketer::new().map_err(cannot_use)?;
     Ok(Arc::new(config))
 }

@@ -1,4 +1,4 @@
-//! Registers a file descriptor with the runtime that belongs to none of the runtime's own types.
+//! Registers file descriptors that the runtime has no type for.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -6,13 +6,13 @@ use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// What owns one descriptor and keeps it from its creation to its end.
+/// A type that owns one descriptor for its whole life.
 pub(in crate::server) trait Keeps: AsRawFd {}
 
 impl Keeps for mio::Poll {}
 impl Keeps for mio::net::TcpListener {}
 
-/// Has the runtime say when there is something to read.
+/// Registers the descriptor for readability.
 #[allow(
     unsafe_code,
     reason = "the runtime wants to be told that a descriptor stays open while it is watched"

@@ -1,4 +1,4 @@
-//! How a server comes to its end: what is in flight finishes, at the latest by the deadline.
+//! Drains a server: requests in flight finish, and the rest is cut off at the deadline.
 
 use std::io;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::handler::Handler;
 use crate::server::endpoint::Endpoint;
 use crate::sync::Arc;
 
-/// How long connections may take to end once they were told that the deadline came.
+/// Time that connections have to end after the deadline.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
-/// How a server came to its end.
+/// The outcome of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// Every connection finished what it was doing.
+    /// Every request in flight finished.
     Complete,
-    /// The deadline came first, and what was open was cut off.
+    /// The deadline came first, and open connections were cut off.
     CutOff,
 }
 
-/// Ends everything at once if the future that serves is dropped before it is done: nothing keeps the time any more.
+/// Ends everything at once if the future of [`Server::run`](super::server::Server::run) is dropped.
 pub(super) struct Abandon<H: Handler> {
     pub(super) endpoint: Arc<Endpoint<H>>,
     pub(super) stage: watch::Sender<Stage>,
@@ -42,7 +42,7 @@ impl<H: Handler> Drop for Abandon<H> {
     }
 }
 
-/// Lets everything come to its end, at the latest by the deadline.
+/// Lets everything finish, until the deadline.
 pub(super) async fn finish<H: Handler>(
     state: &ServerState<H>,
     stage: &watch::Sender<Stage>,
@@ -61,13 +61,14 @@ pub(super) async fn finish<H: Handler>(
     });
     stage.send_replace(Stage::Draining);
     let mut ended = Box::pin(async {
-        // Each connection holds a receiver: when none is left, none is, and none is handed over any more.
+        // Each connection holds a receiver: when none is left, there is no connection, and none is handed over any
+        // more.
         stage.closed().await;
         if let Some(writer) = writer {
             writer.finish();
         }
         while reactors.join_next().await.is_some() {}
-        // Those that a reactor closed in stages.
+        // Connections that a reactor closes in stages.
         stage.closed().await;
     });
     let in_time = timeout(endpoint.config.drain, &mut ended).await.is_ok();
@@ -75,7 +76,7 @@ pub(super) async fn finish<H: Handler>(
     if in_time {
         return Drained::Complete;
     }
-    // The streams are closed; their last bytes get a moment to leave.
+    // The streams are closed. Their last bytes get a moment to leave.
     if timeout(LAST_BYTES, &mut ended).await.is_err() {
         drop(ended);
         stage.send_replace(Stage::CutOff);

@@ -1,14 +1,14 @@
-//! Limits on connections: how many at once, how many from one address, and for how long.
+//! Limits connections: their number, their number for each address, and their age.
 //!
 //! Every accepted connection holds a [`Permit`] until its socket is closed, wherever the socket goes meanwhile:
 //! to hyper, to the writer, back again. The permit is one pointer, so that a stream in the writer can carry it,
-//! and gives its place back when it is dropped: no path has to remember to.
+//! and releases its place when it is dropped, so that no path can forget it.
 //!
 //! # Memory use
 //!
 //! Connections that are not counted by address share one place. Otherwise there is one place for each address
-//! (IPv4) or network of 64 bits (IPv6) that has a connection open: 40 bytes, and about 30 in the map. A connection that a
-//! proxy announces has a place to itself, and remembers its client in 32 more.
+//! (IPv4) or /64 network (IPv6) that has a connection open: 40 bytes, and about 30 in the map. A connection that a
+//! proxy announces has a place of its own, and 32 bytes more for its client.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -22,17 +22,17 @@ use crate::server::request::ends::Ends;
 use crate::stream::Moment;
 use crate::sync::{Arc, AtomicUsize, Counted, Mutex, Ordering, lock};
 
-/// Why a connection is not let in.
+/// Why a connection is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum LimitReached {
-    /// As many as there may be are open.
+    /// The limit of all connections is reached.
     Total,
-    /// As many as one address may have are open from there.
+    /// The limit of connections from one address is reached.
     Address,
 }
 
 impl LimitReached {
-    /// The option whose limit is reached, as the operator writes it.
+    /// The name of the option whose limit is reached.
     pub(in crate::server) fn setting(self) -> &'static str {
         match self {
             Self::Total => "max_connections",
@@ -49,52 +49,52 @@ pub(in crate::server) struct Gate {
     proxies: Proxies,
     max_age: Option<Duration>,
     places: Arc<AddressCounts>,
-    /// Where those are that are not counted by address.
+    /// The place of connections that are not counted by address.
     anywhere: Counted<CountedAddress>,
     random: RandomState,
-    /// Connections that end and whose client may still be sending.
+    /// Connections that are closed in stages.
     lingers: Arc<Lingers>,
-    /// The same for those that were never let in, which no permit counts.
+    /// The same for rejected connections, which no permit counts.
     turned_away: Arc<Lingers>,
 }
 
 /// Who is there.
 struct AddressCounts {
     counters: Arc<ConnectionCounters>,
-    /// Connections by where they come from, no place without one. Held for an instant at the beginning and at the
+    /// Places by address, each with at least one connection. Locked for an instant at the beginning and at the
     /// end of a connection that is counted by address.
     by_address: Mutex<HashMap<u64, Counted<CountedAddress>>>,
 }
 
-/// Where connections come from.
+/// A place that connections come from.
 struct CountedAddress {
     places: Arc<AddressCounts>,
     /// `None`: anywhere.
     network: Option<u64>,
-    /// Changed under the lock of `by_address` alone; stays 0 for anywhere.
+    /// Changed only under the lock of `by_address`; stays 0 for anywhere.
     open: AtomicUsize,
-    /// Of a connection that a proxy speaks for: the client behind it, which is counted in the proxy's place.
+    /// The client of a connection that a proxy announced; it is counted in place of the proxy.
     client: Option<Box<AnnouncedClient>>,
 }
 
-/// A client that a proxy named.
+/// A client that a proxy announced.
 struct AnnouncedClient {
     address: IpAddr,
-    /// Where it is counted, if it is counted by address.
+    /// The place where it is counted, if it is counted by address.
     counted: Option<Counted<CountedAddress>>,
 }
 
-/// Leave for one connection to be open, given back when it is dropped.
+/// The right of one connection to be open, released when it is dropped.
 pub(in crate::server) struct Permit(Counted<CountedAddress>);
 
-/// What a connection has with it wherever it goes: its leave to be open, and until when.
+/// What travels with a connection: its permit, and the end of its age.
 pub(in crate::server) struct Admitted {
     pub(in crate::server) permit: Permit,
     pub(in crate::server) ends: Ends,
 }
 
 impl Gate {
-    /// Makes a gate for at most `max` connections.
+    /// Creates a gate for at most `max` connections.
     pub(in crate::server) fn new(config: &Connections, proxies: Proxies, max: usize) -> Self {
         let places = Arc::new(AddressCounts {
             counters: Arc::new(ConnectionCounters::default()),
@@ -111,17 +111,17 @@ impl Gate {
             anywhere,
             random: RandomState::new(),
             lingers: Lingers::new((max / 8).clamp(16, 1024)),
-            // Of what is spare, some is for the process itself.
+            // Some of the spare descriptors are for the process itself.
             turned_away: Lingers::new(spare().saturating_sub(OWN) / 4),
         }
     }
 
-    /// Who may linger of those that were let in.
+    /// The limit of lingering connections, for admitted ones.
     pub(in crate::server) fn lingers(&self) -> &Arc<Lingers> {
         &self.lingers
     }
 
-    /// Who may linger of those that were not.
+    /// The limit of lingering connections, for rejected ones.
     pub(in crate::server) fn turned_away(&self) -> &Arc<Lingers> {
         &self.turned_away
     }
@@ -130,7 +130,7 @@ impl Gate {
         &self.places.counters
     }
 
-    /// Lets a connection from `address` in, or says why not.
+    /// Admits a connection from `address`.
     pub(in crate::server) fn admit(&self, address: IpAddr) -> Result<Permit, LimitReached> {
         let counters = &self.places.counters;
         if !counters.open_one(self.max) {
@@ -149,13 +149,13 @@ impl Gate {
         Err(LimitReached::Address)
     }
 
-    /// How many connections there may be from `address`; `None` is any number.
+    /// The limit of connections from `address`; `None` is no limit.
     fn limit(&self, address: IpAddr) -> Option<usize> {
         let is_free = !self.counts_loopback && address.to_canonical().is_loopback();
         self.max_per_address.filter(|_| !is_free && !self.proxies.trusts(address)).map(|max| max as usize)
     }
 
-    /// Counts a connection that a proxy opened as one of `client`, or says why not.
+    /// Counts a connection of a proxy as one of `client`.
     pub(in crate::server) fn speak_for(
         &self,
         client: IpAddr,
@@ -172,14 +172,14 @@ impl Gate {
             }
             None => None,
         };
-        // A proxy is not counted by address: its own place needs nothing back.
+        // A proxy is not counted by address, so its own place needs no update.
         let client = AnnouncedClient { address: client, counted };
         permit.0 = Counted::new(CountedAddress::anywhere(self.places.clone(), Some(Box::new(client))));
         Ok(())
     }
 
-    /// When a connection that begins at `now` ends: up to a tenth sooner than its age, so that those that came
-    /// together do not go together.
+    /// When a connection that begins at `now` ends: up to a tenth before its maximum age, so that connections that
+    /// began together do not end together.
     pub(in crate::server) fn ends(&self, now: Moment) -> Ends {
         let Some(age) = self.max_age else { return Ends::NEVER };
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -207,14 +207,14 @@ impl AddressCounts {
 }
 
 impl CountedAddress {
-    /// A place that counts nobody.
+    /// The place of connections that are not counted by address.
     fn anywhere(places: Arc<AddressCounts>, client: Option<Box<AnnouncedClient>>) -> Self {
         Self { places, network: None, open: AtomicUsize::new(0), client }
     }
 }
 
 impl Permit {
-    /// The client that a proxy named for this connection.
+    /// The client that a proxy announced for this connection.
     pub(in crate::server) fn client(&self) -> Option<IpAddr> {
         self.0.client.as_ref().map(|client| client.address)
     }
@@ -233,15 +233,15 @@ impl Drop for Permit {
         if left == 0 {
             by_address.remove(network);
             if by_address.is_empty() {
-                // What a crowd needed is given back when it is gone.
+                // Memory that many addresses needed is released when they are gone.
                 *by_address = HashMap::new();
             }
         }
     }
 }
 
-/// What counts as one place: an IPv4 address, or the 64 bits of an IPv6 address that name a network, which one
-/// client has to itself. IPv4 takes numbers that no IPv6 network has.
+/// What counts as one address: an IPv4 address, or the /64 network of an IPv6 address, which one
+/// client usually has to itself. IPv4 addresses map to numbers that no IPv6 network has.
 fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => 0xffff << 32 | u64::from(address.to_bits()),
@@ -249,21 +249,21 @@ fn network(address: IpAddr) -> u64 {
     }
 }
 
-/// How many connections there may be where the operator does not say: as many descriptors as the process may
-/// have, less a quarter for everything else, which is at least 16 and at most 1024.
+/// The default limit of connections: the descriptors that the process may
+/// have, less a quarter (16 to 1024) for other uses.
 pub(super) fn default_max() -> usize {
     descriptors().map_or(usize::MAX, |limit| limit.saturating_sub(spare()).max(1))
 }
 
-/// Descriptors that the process itself needs, at least.
+/// The least number of descriptors that the process itself needs.
 const OWN: usize = 16;
 
-/// Descriptors that are not for connections.
+/// Descriptors that are left for other uses.
 fn spare() -> usize {
     descriptors().map_or(1024, |limit| (limit / 4).clamp(OWN, 1024))
 }
 
-/// Descriptors that this process may have open; `None` is any number.
+/// The process's limit of descriptors; `None` is no limit.
 fn descriptors() -> Option<usize> {
     #[cfg(unix)]
     return rustix::process::getrlimit(rustix::process::Resource::Nofile)

@@ -15,8 +15,8 @@ use crate::handler::Handler;
 use crate::server::writer::{GiveBack, Next, ReactorTask, Writer};
 use crate::sync::Arc;
 
-/// Starts what writes the streams that leave hyper, one task for each of the runtime's threads. Without them streams
-/// stay inside.
+/// Starts the reactors, one for each of the runtime's threads. Without them streams
+/// stay inside hyper.
 pub(super) fn start_reactors<H: Handler>(
     state: &Arc<ServerState<H>>,
     stage: &watch::Sender<Stage>,
@@ -27,7 +27,7 @@ pub(super) fn start_reactors<H: Handler>(
     }
     let (again, stages) = (state.clone(), stage.clone());
     let give_back: GiveBack = Arc::new(move |socket, admitted, next| {
-        // A socket that has no other side by now brings no request either.
+        // A socket without a peer brings no request either.
         let Ok(peer) = socket.socket().peer_addr() else { return };
         let span = serve::span(peer.ip());
         let client = admitted.permit.client();
@@ -64,7 +64,7 @@ pub(super) fn start_reactors<H: Handler>(
         ) {
             Ok(reactor) => drop(reactors.spawn(reactor)),
             Err(error) => {
-                tracing::warn!(%error, "streams are written by hyper");
+                tracing::warn!(%error, "cannot start the writer; hyper writes the streams");
                 return JoinSet::new();
             }
         }

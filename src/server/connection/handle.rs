@@ -54,7 +54,7 @@ struct Shared {
     allowed: Arc<ArcSwap<Allowed>>,
     #[cfg(feature = "tls")]
     identity: Option<Arc<Identity>>,
-    /// Has a permit once the drain was asked for.
+    /// Has a permit once the drain was requested.
     drain: Notify,
 }
 
@@ -76,7 +76,7 @@ impl Handle {
         }))
     }
 
-    /// The address that the server listens on. Where it was told port 0, the system chose the port.
+    /// The address that the server listens on. For port 0, the system chose the port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.0.address
@@ -99,8 +99,8 @@ impl Handle {
         self.0.allowed.store(Arc::new(allowed));
     }
 
-    /// Reads the certificate and its key again. Open connections go on; later handshakes use the new certificate. Without
-    /// [`Config::tls`](crate::server::Config::tls) it does nothing. It reads files, which blocks for a moment.
+    /// Reads the certificate and its key again. Open connections go on; later handshakes use the new certificate.
+    /// Without [`Config::tls`](crate::server::Config::tls) it does nothing. It reads files, which blocks for a moment.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection inside hyper, until it ends or its answer is a stream that goes on without hyper.
+//! One HTTP/1.1 connection inside hyper, until it ends or its answer is a stream that leaves hyper.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -32,7 +32,7 @@ use crate::server::writer::{Handed, Writer, write_head};
 use crate::session::Connection;
 use crate::sync::{Arc, AtomicBool, AtomicU32, Mutex, Ordering, lock};
 
-/// No time that is set is longer: added to the present, it does not overflow.
+/// The longest timeout: added to the present, it does not overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Serves a connection. `is_new`: it begins with a head, and not with a pause.
@@ -45,17 +45,17 @@ pub(super) async fn serve<H: Handler, S: Socket>(
     let endpoint = &state.endpoint;
     let (peer, ends) = (accepted.peer(), accepted.admitted.ends);
     let mut builder = http1::Builder::new();
-    // The time a head may take is measured in `Http1Io`, which tells it from the time between two requests.
+    // `Http1Io` measures the time of a head, apart from the time between two requests.
     builder.header_read_timeout(None).max_buf_size(accepted.max_head_bytes()).half_close(false);
     let exchange = Exchange::default();
     let service = service_fn(|mut request: Request<RequestBody>| {
         exchange.begin();
         let (state, exchange) = (&state, &exchange);
-        // In a box: hyper keeps a place of this future's size for as long as the connection lasts.
+        // Boxed: hyper keeps space of this future's size for as long as the connection lasts.
         Box::pin(async move {
             let answer = route::answer(endpoint, &mut request, peer).await;
             let is_read = is_read_to_its_end(&mut request);
-            // hyper knows where the next request begins only if it has read all of this one.
+            // hyper knows where the next request begins only after it has read all of this one.
             let movable = S::LEAVES && request.version() == Version::HTTP_11 && is_read;
             let keep_alive = keeps_alive(&request);
             let mut answer = if movable { exchange.pass(state, answer, keep_alive, ends)? } else { answer };
@@ -64,7 +64,7 @@ pub(super) async fn serve<H: Handler, S: Socket>(
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             if ends.has_come(endpoint.now()) {
-                // Said with an answer, it costs nobody a request that was on its way.
+                // Announced with an answer, so that no request is lost on its way.
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 state.gate.counters().count_closed(CloseReason::Age);
             }
@@ -74,7 +74,7 @@ pub(super) async fn serve<H: Handler, S: Socket>(
     exchange.look(socket.has_unread());
     let io = Http1Io::new(socket, &exchange, &state, is_new);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
-    // The first look is at what was read already. If its answer leaves hyper, the runtime need not know the socket.
+    // The first poll sees what was read already. If its answer leaves hyper, the runtime never registers the socket.
     let first = poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
     exchange.look(false);
     let served = match first {
@@ -82,7 +82,7 @@ pub(super) async fn serve<H: Handler, S: Socket>(
         Poll::Pending => {
             let drive = accepted.drive(Pin::new(&mut connection), std::future::pending(), |connection| {
                 connection.graceful_shutdown();
-                // hyper waits for the rest of a first head, and for a head that was not begun.
+                // hyper waits for the rest of a first head, and for the next one.
                 // Relaxed: set by this same task.
                 exchange.requests.load(Ordering::Relaxed) > 0
             });
@@ -98,7 +98,7 @@ pub(super) async fn serve<H: Handler, S: Socket>(
             Ok(()) => true,
             Err(error) => {
                 tracing::trace!(%error, "a connection ended early");
-                // What it could not read, hyper answers by itself.
+                // hyper answers by itself what it cannot parse.
                 error.is_parse()
             }
         };
@@ -112,18 +112,18 @@ pub(super) async fn serve<H: Handler, S: Socket>(
         (Ok(socket), Some(writer)) => {
             writer.hand_over(Handed { socket, head, connection, keep_alive, admitted: accepted.admitted });
         }
-        (Err(error), _) => tracing::warn!(%error, "cannot take a socket out of the runtime"),
+        (Err(error), _) => tracing::warn!(%error, "cannot deregister a socket from the runtime"),
         (Ok(_), None) => {}
     }
 }
 
-/// Whether nothing of the request's body is left to read. What came of it with its head, and nobody wanted, is dropped.
+/// Whether the request's body has been read to its end. What arrived with the head and was not used is dropped.
 fn is_read_to_its_end(request: &mut Request<RequestBody>) -> bool {
     if request.body().is_end_stream() {
         return true;
     }
     if request.headers().contains_key(EXPECT) {
-        // The client waits to be asked for the body, or has sent it without: looking would ask.
+        // Polling the body would send `100 Continue`, which the client waits for.
         return false;
     }
     let mut context = Context::from_waker(Waker::noop());
@@ -132,26 +132,26 @@ fn is_read_to_its_end(request: &mut Request<RequestBody>) -> bool {
         match body.as_mut().poll_frame(&mut context) {
             Poll::Ready(Some(Ok(_dropped))) if body.is_end_stream() => return true,
             Poll::Ready(Some(Ok(_dropped))) => {}
-            // Of chunks the end is known when it was read.
+            // The end of a chunked body is known only once it was read.
             Poll::Ready(None) => return true,
             Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
         }
     }
 }
 
-/// What the service of one connection shares with whoever drives it. All within one task: the atomics and the
-/// mutex are there because hyper wants the future to be `Send`, and are never contended.
+/// State that the service of one connection shares with the future that drives it. Both are in one task: the atomics
+/// and the mutex are there because hyper wants the future to be `Send`, and are never contended.
 #[derive(Default)]
 struct Exchange {
     /// Requests that were read.
     requests: AtomicU32,
-    /// A request is being answered. Shared with the body of an answer that stays inside hyper.
+    /// A request is being answered. Shared with the body of an answer inside hyper.
     answering: Arc<AtomicBool>,
-    /// Nothing is read but what was read before.
+    /// Only what was read before is read.
     first_look: AtomicBool,
-    /// hyper wrote something that may not have left yet.
+    /// hyper wrote something that may not have been sent yet.
     unsent: AtomicBool,
-    /// The stream for which the connection is about to leave hyper.
+    /// The stream for which the connection leaves hyper.
     leaving: Mutex<Option<LeavingStream>>,
 }
 
@@ -161,7 +161,7 @@ struct LeavingStream {
     keep_alive: bool,
 }
 
-/// The service's way to tell hyper to stop, because the answer is written elsewhere.
+/// The error with which the service stops hyper, because the answer is written elsewhere.
 #[derive(Debug)]
 struct Left;
 
@@ -181,7 +181,7 @@ impl Exchange {
         self.answering.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this is the look at what was read before.
+    /// Whether this is the first poll, which sees only what was read before.
     fn look(&self, is_first: bool) {
         self.first_look.store(is_first, Ordering::Relaxed);
     }
@@ -190,8 +190,8 @@ impl Exchange {
         self.answering.load(Ordering::Relaxed)
     }
 
-    /// Notes that the answer is there. A stream is over when it is dropped; whether other answers have left, the socket
-    /// tells.
+    /// Notes that the answer is ready. A stream ends when it is dropped; whether other answers were sent, the socket
+    /// reports.
     fn end<H>(&self, answer: &mut AnswerBody<H>, ends: Ends) {
         match answer {
             AnswerBody::Stream(stream) => stream.stay(ends, Some(Answering::new(&self.answering))),
@@ -199,7 +199,7 @@ impl Exchange {
         }
     }
 
-    /// Takes a stream that goes on for a while out of hyper; gives every other answer back.
+    /// Takes a stream that stays open out of hyper; returns every other answer.
     fn pass<H: Handler>(
         &self,
         state: &ServerState<H>,
@@ -209,7 +209,7 @@ impl Exchange {
     ) -> Result<Answered<H>, Left> {
         let goes_on = matches!(answer.body(), AnswerBody::Stream(stream)
             if !stream.connection().is_short() && !stream.is_recorded());
-        // What hyper still holds of an earlier answer would be lost with it.
+        // hyper may still hold part of an earlier answer, which would be lost.
         // Relaxed: set by this same task.
         let unsent = self.unsent.load(Ordering::Relaxed);
         let endpoint = &state.endpoint;
@@ -241,29 +241,29 @@ fn keeps_alive(request: &Request<RequestBody>) -> bool {
             .is_ok_and(|value| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close")))
     };
     // A request with both framings, a length and chunks, may be read differently by a proxy before us: RFC 9112, 6.1
-    // has its connection closed. hyper knows, and takes the length away; so after chunks the connection is not used
+    // requires that its connection is closed. hyper removes the length; so after chunks the connection is not used
     // again.
     !request.headers().contains_key(TRANSFER_ENCODING)
         && !request.headers().get_all(CONNECTION).iter().any(close)
 }
 
-/// A socket as hyper sees it: begins with what was read before, tells whether everything written has left, and
-/// breaks when the client takes nothing for too long, or sends nothing where it is its turn.
+/// The socket as hyper sees it: it begins with what was read before, knows whether everything written was sent, and
+/// fails when the client reads nothing for too long, or sends nothing where a request is due.
 struct Http1Io<'a, S> {
     socket: Prefixed<S>,
     exchange: &'a Exchange,
     config: &'a Config,
     patience: Patience,
     counters: &'a ConnectionCounters,
-    /// Runs while the socket takes nothing.
+    /// Runs while the socket is full.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Runs while it is the client's turn.
+    /// Runs while a request is due.
     turn: Option<Pin<Box<Sleep>>>,
-    /// That timer was set for what is waited for now.
+    /// The timer was set for the current wait.
     is_timed: bool,
-    /// A part of a head was read, and not the whole.
+    /// A head was read in part.
     in_head: bool,
-    /// Requests that were read when this was last looked at.
+    /// Requests that were read at the last check.
     requests: u32,
 }
 
@@ -309,12 +309,12 @@ impl<'a, S: Socket> Http1Io<'a, S> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The socket has nothing to read. An error if it is the client's turn and its time is up.
+    /// Called when the socket has nothing to read. An error if a request is due and the time is up.
     fn watch_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Relaxed: set by this same task.
         if self.exchange.is_answering() || self.exchange.unsent.load(Ordering::Relaxed) {
-            // hyper does not read again by itself once the answer has left. This timer has it do so, and the client's
-            // own time begins then.
+            // hyper does not read again by itself once the answer was sent. This timer makes it, and the client's
+            // time begins then.
             self.is_timed = false;
             let idle = self.config.connections.idle;
             let again = || Instant::now() + idle.min(LONGEST);
@@ -352,13 +352,13 @@ impl<S: Socket> AsyncRead for Http1Io<'_, S> {
             (self.requests, self.in_head, self.is_timed) = (requests, false, false);
         }
         if self.exchange.first_look.load(Ordering::Relaxed) && !self.socket.has_unread() {
-            // There is another look right after this one.
+            // There is another poll right after this one.
             return Poll::Pending;
         }
         if Pin::new(&mut self.socket).poll_read(context, buffer)?.is_pending() {
             return self.watch_turn(context);
         }
-        // Most heads come whole, and cost no timer. One that does not has its time from its first bytes.
+        // Most heads arrive whole and need no timer. For others the time begins with the first bytes.
         if !self.in_head && !self.exchange.is_answering() {
             self.in_head = true;
             self.is_timed = false;

@@ -2,12 +2,13 @@
 //!
 //! # Stalled streams
 //!
-//! A client may read its connection and give one of its streams no window. hyper then holds what the stream would
-//! send next, and does not ask the body for more; so the body cannot notice. Each stream's task is therefore
-//! [`Watched`]: after each look at it, it is known whether the body had nothing to give, or gave something that hyper
-//! could not pass on. One that stays so for [`Config::stalled_after`](crate::server::Config::stalled_after) is dropped,
-//! which resets the stream. Bodies go out in pieces of at most 16 KiB, so that a client that takes that much a minute
-//! is not stalled, and their last piece is small: h2 takes it without a window, and keeps it until there is one.
+//! A client may read its connection and give one of its streams no window. hyper then keeps what the stream would
+//! send next, and does not poll the body; so the body cannot notice. Each stream's task is therefore
+//! [`Watched`]: after each poll it is known whether the body had nothing to give, or gave something that hyper
+//! could not pass on. A task that stays so for [`Config::stalled_after`](crate::server::Config::stalled_after) is
+//! dropped, which resets the stream. Bodies are sent in pieces of at most 16 KiB, so that a client that reads that much
+//! a minute is not stalled, and their last piece is small: h2 takes it without a window, and keeps it until there is
+//! one.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -45,9 +46,9 @@ use crate::wake::hold::{Hold, Holds};
 const PIECE: usize = 16 << 10;
 /// Largest last piece of a body, in bytes.
 const LAST_PIECE: usize = 1 << 10;
-/// Streams that the client reset before they were looked at, at once, beyond which the connection ends.
+/// Limit of pending streams that the client has reset; beyond it, the connection ends.
 const RESET_UNSEEN: usize = 100;
-/// Streams that broke a rule, and were reset for it, beyond which the connection ends.
+/// Limit of streams that were reset for a protocol error; beyond it, the connection ends.
 const RESET_FOR_FAULTS: usize = 1024;
 
 /// Serves a connection.
@@ -70,7 +71,7 @@ pub(super) async fn serve<H: Handler, S: Socket>(mut accepted: Accepted<H>, sock
     let answering = holds.clone();
     let service = service_fn(move |mut request: Request<RequestBody>| {
         let (state, answering) = (serving.clone(), answering.clone());
-        // In a box, so that the task of a stream does not keep the size of this future, which ends with the head.
+        // Boxed, so that the task of a stream does not keep the size of this future, which ends with the head.
         Box::pin(async move {
             let mut answer = route::answer(&state.endpoint, &mut request, peer).await;
             if let AnswerBody::Stream(stream) = answer.body_mut() {
@@ -118,19 +119,19 @@ pub(super) async fn serve<H: Handler, S: Socket>(mut accepted: Accepted<H>, sock
 /// The tasks of one connection, one for each stream.
 struct Streams<H> {
     state: Arc<ServerState<H>>,
-    /// Tasks there are.
+    /// Number of open tasks.
     open: AtomicUsize,
-    /// Tasks there ever were; wraps.
+    /// Number of tasks started so far; wraps.
     opened: AtomicU32,
 }
 
 impl<H: Handler> Streams<H> {
-    /// Resolves when there was no stream for as long as a connection may be idle, or up to twice that.
+    /// Resolves after one to two times `idle` without a stream.
     async fn idle(&self) {
         let mut seen = None;
         loop {
             tokio::time::sleep(self.state.endpoint.config.connections.idle).await;
-            // Relaxed: numbers that order nothing.
+            // Relaxed: counters that order nothing.
             let opened = self.opened.load(Ordering::Relaxed);
             if self.open.load(Ordering::Relaxed) == 0 && seen == Some(opened) {
                 return;
@@ -140,7 +141,7 @@ impl<H: Handler> Streams<H> {
     }
 }
 
-/// Starts what hyper wants started: the task of a stream.
+/// Starts the tasks of streams for hyper.
 struct Tasks<H>(Arc<Streams<H>>);
 
 impl<H> Clone for Tasks<H> {
@@ -162,20 +163,20 @@ impl<H: Handler, F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks
 /// What a body last gave hyper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gives {
-    /// It has nothing to give, or there is none yet.
+    /// Nothing, or there is no body yet.
     Nothing,
-    /// Something, which hyper passes on as far as there is a window.
+    /// A piece, which hyper passes on as far as the window allows.
     Something,
 }
 
 thread_local! {
-    /// What the body of the task that this thread looks at did during this look; `None` if hyper did not ask it.
+    /// What the body of the task that this thread polls gave during this poll; `None` if hyper did not poll it.
     static GAVE: Cell<Option<Gives>> = const { Cell::new(None) };
-    /// Holds the connection back from the head of a short answer to the end of the look that gave it.
+    /// Holds the connection back from the head of a short answer to the end of the poll that gave it.
     static ANSWERING: Cell<Option<Hold>> = const { Cell::new(None) };
 }
 
-/// The end of a look, also one that panics.
+/// Ends the poll of a task, also one that panics.
 struct EndOfLook;
 
 impl Drop for EndOfLook {
@@ -191,8 +192,8 @@ pin_project! {
         #[pin]
         task: F,
         gives: Gives,
-        // Its place among those that are looked at each round, from the first time it had to wait for a window; and
-        // since when it waits.
+        // Its entry in the timer of rounds, from the first time that it waited for a window; and
+        // when the current wait began.
         watch: Option<(Beat, Moment)>,
     }
 
@@ -237,10 +238,10 @@ impl<H: Handler, F: Future> Future for Watched<H, F> {
     }
 }
 
-/// A body in pieces, which tells what it gives.
+/// A body that gives pieces, and notes what it gives.
 struct Pieces<H> {
     body: AnswerBody<H>,
-    /// What is left of a larger one.
+    /// The rest of a larger piece.
     rest: Option<PieceBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! Closing a connection whose client may still be sending.
+//! Closes a connection whose client may still be sending.
 //!
 //! A system that closes a socket with unread input resets the connection, and a client whose connection is reset, or
 //! that fails to send, often reports that and not the answer it was sent. So a connection is closed in stages: the
@@ -12,7 +12,7 @@
 //!
 //! # Limits
 //!
-//! A connection lingers until its client ends it, is quiet for [`QUIET`] (or [`QUIET_DRAINING`]), has had
+//! A connection lingers until its client ends it, sends nothing for [`QUIET`] (or [`QUIET_DRAINING`]), has lingered for
 //! [`LONGEST`], or has sent [`MOST_BYTES`]. Meanwhile it keeps its permit, so it counts as a connection. No more than
 //! [`Lingers`] allows linger at once; the others are closed at once.
 
@@ -29,26 +29,26 @@ use super::plain::Plain;
 use super::stage::{Stage, reaches};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
-/// How long a client may send nothing.
+/// Time that a client may send nothing.
 const QUIET: Duration = Duration::from_secs(2);
-/// The same during a drain, which does not wait for clients that keep a connection for later.
+/// The same during a drain, which does not wait for clients that keep an idle connection.
 const QUIET_DRAINING: Duration = Duration::from_millis(250);
-/// How long it may send.
+/// Total time that a client may send.
 const LONGEST: Duration = Duration::from_secs(5);
-/// How much.
+/// Total bytes that a client may send.
 const MOST_BYTES: usize = 64 << 20;
-/// Read at once, and so often before others get their turn.
+/// Bytes read with one call, and calls before other tasks get their turn.
 const PIECE: usize = 16 << 10;
 const TURN: usize = 32;
 
-/// How many connections may linger at once.
+/// Limits the number of lingering connections.
 #[derive(Debug)]
 pub(in crate::server) struct Lingers {
     open: AtomicUsize,
     max: usize,
 }
 
-/// The right of one connection to linger, given back when it is dropped.
+/// The right of one connection to linger, released when it is dropped.
 #[derive(Debug)]
 struct Leave(Arc<Lingers>);
 
@@ -57,9 +57,9 @@ impl Lingers {
         Arc::new(Self { open: AtomicUsize::new(0), max })
     }
 
-    /// `None` if as many linger as may.
+    /// `None` if the limit is reached.
     fn enter(self: &Arc<Self>) -> Option<Leave> {
-        // Relaxed, here and where it is given back: the number alone matters, and each change of it is one step.
+        // Relaxed, here and in `drop`: only the number matters, and each change is one step.
         if self.open.fetch_add(1, Ordering::Relaxed) < self.max {
             return Some(Leave(self.clone()));
         }
@@ -75,19 +75,19 @@ impl Drop for Leave {
     }
 }
 
-/// How a look at what the client sent came out.
+/// The outcome of reading what the client sent.
 enum Look {
-    /// The client sent its end, or is gone.
+    /// The client closed its side, or the connection is broken.
     Over,
-    /// There is nothing more for now.
+    /// Nothing more is there now.
     Nothing,
-    /// There is more.
+    /// There may be more.
     More,
 }
 
-/// Ends what the server sends on `socket`, drops what the client sends, and closes it.
+/// Closes the server's side of `socket`, drops what the client sends, and closes the socket.
 pub(in crate::server) async fn close(socket: Plain, lingers: &Arc<Lingers>, stage: watch::Receiver<Stage>) {
-    // Most connections end here because the client ended them: that needs no leave.
+    // Most connections end because the client closed them, and need no right to linger.
     if let Some((socket, left)) = half_close(socket)
         && let Some(leave) = lingers.enter()
     {
@@ -95,7 +95,7 @@ pub(in crate::server) async fn close(socket: Plain, lingers: &Arc<Lingers>, stag
     }
 }
 
-/// As [`close`], in a task of its own if there is anything to wait for.
+/// As [`close`], in a task of its own if the client has not closed its side.
 pub(in crate::server) fn close_aside(
     socket: Plain,
     lingers: &Arc<Lingers>,
@@ -112,9 +112,10 @@ pub(in crate::server) fn close_aside(
     }
 }
 
-/// Ends what the server sends. The socket, and how much it may yet send, if the client has not ended too.
+/// Closes the server's side. Returns the socket, and how much the client may still send, unless the client has closed
+/// too.
 fn half_close(mut socket: Plain) -> Option<(Plain, usize)> {
-    // An error means that the client was quicker.
+    // An error means that the client has already closed.
     socket.end().ok()?;
     let mut left = MOST_BYTES;
     (!matches!(look(&mut socket, &mut left), Look::Over)).then_some((socket, left))
@@ -128,7 +129,7 @@ async fn wait(mut socket: Plain, mut left: usize, _leave: Leave, mut stage: watc
     let dropping = async {
         loop {
             let by = at_the_latest.min(Instant::now() + quiet);
-            // Ready at once if there is more, after others had their turn.
+            // Ready at once if there is more, after other tasks had their turn.
             if !matches!(timeout_at(by, socket.readable()).await, Ok(Ok(()))) {
                 return;
             }
@@ -148,8 +149,8 @@ async fn wait(mut socket: Plain, mut left: usize, _leave: Leave, mut stage: watc
     }
 }
 
-/// Drops what is left of the body of an HTTP/2 request that was answered without it, within the same limits. Without
-/// this the stream is reset right behind its answer, as HTTP/2 provides for; but Node.js 20 and curl 7.88, which are
+/// Drops the rest of the body of an HTTP/2 request that was answered early, within the same limits. Without
+/// this the stream is reset right after its answer, as HTTP/2 provides for; but Node.js 20 and curl 7.88, which are
 /// still sending, then report the reset and not the answer.
 pub(super) fn drop_body<B>(mut body: B, lingers: &Arc<Lingers>)
 where
@@ -172,7 +173,7 @@ where
     });
 }
 
-/// Reads and drops what is there, `left` at most.
+/// Reads and drops what is there, at most `left` bytes.
 fn look(socket: &mut Plain, left: &mut usize) -> Look {
     let mut piece = [0; PIECE];
     for _ in 0..TURN {

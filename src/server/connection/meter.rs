@@ -1,28 +1,28 @@
 //! Limits the HTTP/2 control frames of a client: those that carry neither a request nor its body.
 //!
-//! A frame of nine bytes that makes the server do something (PING, SETTINGS, RST_STREAM behind a request that was
-//! begun for nothing, WINDOW_UPDATE, an empty DATA, a CONTINUATION without end) costs its sender next to nothing. So
-//! each is paid for: out of what the client was sent, as a window update or two for each DATA frame is what honest
-//! clients send most; else out of an allowance that grows with time. A client that can pay neither is cut off.
+//! A frame of nine bytes that makes the server work (PING, SETTINGS, RST_STREAM right after a
+//! request, WINDOW_UPDATE, an empty DATA, an endless CONTINUATION) costs its sender next to nothing. So
+//! each is charged: to what the client was sent, because an honest client sends a window update or two for each DATA
+//! frame; or else to an allowance that grows with time. A client that exceeds both is disconnected.
 //!
-//! h2 has limits of its own for streams that are reset before they are looked at, for streams it had to reset itself,
-//! for small DATA frames, and for CONTINUATION. This meter is there for the rest, and for the sum.
+//! h2 has limits of its own for pending streams that are reset, for streams that it had to reset itself,
+//! for small DATA frames, and for CONTINUATION. This meter limits the rest, and the sum.
 
 use crate::server::metrics::connections::CloseReason;
 use crate::stream::{Clock, Moment};
 
-/// What comes before the first frame.
+/// The preface before the first frame.
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
-/// So many bytes sent to the client explain one control frame of its.
+/// Bytes sent to the client that explain one of its control frames.
 const SENT_BYTES: u64 = 64;
-/// The allowance is at most what so many seconds give.
+/// The allowance grows for at most this many seconds.
 const SECONDS: u64 = 10;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 
-/// Follows the frames of one connection, without a look at what is in them.
+/// Follows the frames of one connection by their heads.
 #[derive(Debug)]
 pub(super) struct Meter {
     /// Bytes until the next frame's head.
@@ -31,9 +31,9 @@ pub(super) struct Meter {
     filled: usize,
     /// Frames a second.
     rate: u64,
-    /// Thousandths of a frame that time has given.
+    /// The allowance, in thousandths of a frame.
     allowance: u64,
-    /// Bytes sent that explain a frame yet.
+    /// Bytes sent that were not charged yet.
     sent: u64,
     last: Moment,
     clock: Clock,
@@ -60,11 +60,11 @@ impl Meter {
         self.sent = self.sent.saturating_add(count as u64);
     }
 
-    /// Looks at what the client sent.
+    /// Reads what the client sent.
     ///
     /// # Errors
     ///
-    /// It is too much.
+    /// The client exceeds its allowance.
     pub(super) fn received(&mut self, mut bytes: &[u8]) -> Result<(), CloseReason> {
         while !bytes.is_empty() {
             if self.skip > 0 {

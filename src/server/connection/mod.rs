@@ -1,14 +1,15 @@
 //! Carries requests and answers over sockets: accepts connections, speaks HTTP/1.1 and HTTP/2 on them, and ends them.
 //!
-//! It knows bytes, frames of HTTP/2 and heads of HTTP/1.1, and nothing of what messages mean: that is
-//! [`request`](super::request), which answers what was read here.
+//! It knows bytes, HTTP/2 frames and HTTP/1.1 heads, and not what messages mean: that is for
+//! [`request`](super::request), which answers the requests.
 //!
-//! # The way of a connection
+//! # Files
 //!
-//! [`listen`] opens the listening socket, [`accept`] takes connections from it as far as the [`gate`] lets them in, and
-//! [`serve`] finds out what they speak: TLS ([`tls`]), the PROXY protocol ([`proxies`]), [`http1`] or [`http2`]. A
-//! stream that goes on leaves [`http1`] for the [`writer`](super::writer), and its connection comes back by
-//! [`hand_over`]. [`linger`] closes connections, and [`drain`] all of them. [`server`] joins them, and a [`handle`] reaches it while it runs.
+//! [`listen`] opens the listening socket, [`accept`] accepts connections within the limits of the [`gate`], and
+//! [`serve`] detects their protocol: TLS ([`tls`]), the PROXY protocol ([`proxies`]), [`http1`] or [`http2`]. A
+//! stream that stays open leaves [`http1`] for the [`writer`](super::writer), and its connection returns by
+//! [`hand_over`]. [`linger`] closes connections, and [`drain`] all of them. [`server`] joins these, and a [`handle`]
+//! reaches the server while it runs.
 
 mod accept;
 mod accepted;

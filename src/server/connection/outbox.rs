@@ -1,4 +1,4 @@
-//! The socket of an HTTP/2 connection: what many streams write at about the same time leaves in one write.
+//! The socket of an HTTP/2 connection: what many streams write at about the same time is sent with one write.
 //!
 //! h2 flushes after each DATA frame of 256 bytes or more, so a message to a thousand streams of one connection
 //! would be a thousand system calls. Here a flush does nothing. [`Coalesced`] polls the connection, and then sends
@@ -8,18 +8,18 @@
 //!
 //! Each stream has a task of its own, which wakes the connection's task when it wrote a frame. tokio runs a task that
 //! another one wakes right after that one. So the connection is polled after each stream, with one frame to send,
-//! while hundreds of streams that were woken by the same message still wait in the run queue.
+//! while hundreds of streams that the same message woke still wait in the run queue.
 //!
 //! [`Coalesced`] therefore wakes itself before it sends. A task that wakes itself goes to the end of the run queue,
 //! and the streams before it add their frames. It does so again as long as each pass adds something, up to
 //! [`PASSES`] times or [`ENOUGH`] bytes. A connection that sent nothing for [`QUIET`] does not wait: a lone event
-//! leaves at once, and a burst costs one more write.
+//! is sent at once, and a burst costs one more write.
 //!
 //! # Whole answers
 //!
 //! hyper gives h2 the head of an answer and then its body. Between the two, the connection's task may run on another
 //! thread and send the head alone. A client that is still sending, and stops when it reads the head of a refusal,
-//! breaks its own `content-length`; h2 then resets the stream before the body has left, and the client reports the
+//! breaks its own `content-length`; h2 then resets the stream before the body was sent, and the client reports the
 //! reset (curl 7.88 does both). So a stream [holds](Holds) the connection back while it gives a short answer.
 
 use std::error::Error;
@@ -41,45 +41,45 @@ use crate::sse::Held;
 use crate::sync::{Arc, Mutex, lock};
 use crate::wake::hold::{Ended, Holds};
 
-/// With this many bytes to send, a connection waits for no more.
+/// A connection with this many bytes to send does not wait for more.
 const ENOUGH: usize = 16 << 10;
-/// Passes of the run queue for which a connection waits at most.
+/// Maximum number of passes of the run queue that a connection waits.
 const PASSES: u8 = 8;
 /// A connection that sent nothing for this long sends without waiting.
 const QUIET: Duration = Duration::from_millis(1);
-/// So much is collected at most before a write must take some of it.
+/// Maximum number of bytes collected before some must be sent.
 const COLLECTED: usize = 64 << 10;
-/// A buffer that grew beyond this is given back when it is empty.
+/// A larger buffer is released when it is empty.
 const KEPT: usize = 16 << 10;
 
-/// What was written and has not left.
+/// What was written and not sent yet.
 #[derive(Debug)]
 struct Outbox<S> {
     socket: Prefixed<S>,
     bytes: Vec<u8>,
     sent: usize,
     patience: Patience,
-    /// Counts what the socket does not take.
+    /// Charges what the socket does not take to the memory limit.
     held: Held,
-    /// Runs while the socket takes nothing.
+    /// Runs while the socket is full.
     stall: Option<Pin<Box<Sleep>>>,
-    /// It ran out.
+    /// The timer has fired.
     gave_up: bool,
     meter: Meter,
     counters: Arc<ConnectionCounters>,
     waiting: Waiting,
-    /// Of streams that are giving an answer.
+    /// Holds of streams that are giving an answer.
     holds: Arc<Holds>,
 }
 
-/// Whether a connection waits for more before it sends.
+/// Decides whether a connection waits for more before it sends.
 #[derive(Debug)]
 struct Waiting {
-    /// Passes it has waited since it last sent.
+    /// Passes that it waited since it last sent.
     passes: u8,
     /// Times it was held back since it last sent.
     held: u8,
-    /// Bytes there were before the last of them.
+    /// Bytes before the last pass.
     before: usize,
     /// When it last sent.
     sent: Instant,
@@ -90,7 +90,7 @@ impl Waiting {
         Self { passes: 0, held: 0, before: 0, sent: Instant::now() }
     }
 
-    /// Whether to wait for another pass of the run queue, with so many bytes to send.
+    /// Whether to wait for another pass of the run queue, with `bytes` to send.
     fn goes_on(&mut self, bytes: usize) -> bool {
         let goes_on = match self.passes {
             _ if bytes == 0 || bytes >= ENOUGH => false,
@@ -111,15 +111,15 @@ impl Waiting {
 }
 
 impl<S: Socket> Outbox<S> {
-    /// Whether to wait for more before it sends. A socket that takes nothing is waited for already.
+    /// Whether to wait for more before sending. A full socket is waited for already.
     fn waits(&mut self) -> bool {
         self.stall.is_none() && self.waiting.goes_on(self.bytes.len() - self.sent)
     }
 
-    /// Whether there may be a part of some answer to send. Wakes the task when there may be the rest.
+    /// Whether what is to be sent may end within an answer. Wakes the task when the rest may be there.
     fn is_held(&mut self, since: Ended, context: &Context<'_>) -> bool {
         let bytes = self.bytes.len() - self.sent;
-        // Not without end: others may give answers all the time.
+        // Not without end: streams may give answers all the time.
         let is_held = (1..ENOUGH).contains(&bytes)
             && self.waiting.held < PASSES
             && self.holds.poll_whole(since, context).is_pending();
@@ -127,7 +127,7 @@ impl<S: Socket> Outbox<S> {
         is_held
     }
 
-    /// Ready when everything has left.
+    /// Ready when everything was sent.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
             match Pin::new(&mut self.socket).poll_write(context, &self.bytes[self.sent..]) {
@@ -140,15 +140,15 @@ impl<S: Socket> Outbox<S> {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // What has left is not kept until all has: a client that always has something to take, slowly,
-                    // would have it grow without end.
+                    // Sent bytes are removed before all are sent: with a slow client that always has something to read,
+                    // the buffer would grow without end.
                     self.bytes.drain(..self.sent);
                     self.sent = 0;
                     return self.poll_stall(context);
                 }
             }
         }
-        // What TLS made of it may not have left; without TLS this is nothing.
+        // TLS may still hold some of it; without TLS this does nothing.
         if !self.bytes.is_empty() && Pin::new(&mut self.socket).poll_flush(context)?.is_pending() {
             return self.poll_stall(context);
         }
@@ -164,20 +164,20 @@ impl<S: Socket> Outbox<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// An error when the socket took nothing for too long.
+    /// An error if the socket took nothing for too long.
     fn poll_stall(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.held.set(self.bytes.len());
         let patience = self.patience;
         let stall = self.stall.get_or_insert_with(|| patience.timer());
         ready!(stall.as_mut().poll(context));
-        // Asked again, it is over still.
+        // Stays an error when polled again.
         if !std::mem::replace(&mut self.gave_up, true) {
             self.counters.count_closed(CloseReason::Stalled);
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Ready when there is room for more.
+    /// Ready when there is space for more.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.bytes.len() - self.sent < COLLECTED {
             return Poll::Ready(Ok(()));
@@ -186,7 +186,7 @@ impl<S: Socket> Outbox<S> {
     }
 }
 
-/// The socket as hyper sees it. The mutex is there because two parts of one task share the outbox; it is never
+/// The socket as hyper sees it. Two parts of one task share the outbox, so its mutex is never
 /// contended.
 #[derive(Debug)]
 pub(super) struct Http2Io<S> {
@@ -194,7 +194,7 @@ pub(super) struct Http2Io<S> {
 }
 
 impl<S: Socket> Http2Io<S> {
-    /// Takes a socket, with patience if its client takes nothing.
+    /// Creates the outbox of a socket, with the patience for a client that reads nothing.
     pub(super) fn new(
         socket: Prefixed<S>,
         patience: Patience,
@@ -219,7 +219,7 @@ impl<S: Socket> Http2Io<S> {
         Self { outbox: Arc::new(Mutex::new(outbox)) }
     }
 
-    /// Makes the future that drives the connection that `serve` makes of this socket, and sends what it wrote.
+    /// Returns the future that drives the connection that `serve` creates on this socket, and sends what it writes.
     pub(super) fn coalesce<C>(self, serve: impl FnOnce(Self) -> C) -> Coalesced<C, S> {
         let outbox = self.outbox.clone();
         Coalesced { connection: Box::pin(serve(self)), outbox, served: None }
@@ -237,7 +237,7 @@ impl<S: Socket> AsyncRead for Http2Io<S> {
         let is_ahead = outbox.socket.has_unread();
         ready!(Pin::new(&mut outbox.socket).poll_read(context, buffer))?;
         match outbox.meter.received(&buffer.filled()[before..]) {
-            // What was read ahead is too little to be a flood.
+            // What was read ahead is too short to be a flood.
             Err(reason) if !is_ahead => {
                 outbox.counters.count_closed(reason);
                 Poll::Ready(Err(io::Error::other("too many HTTP/2 control frames")))
@@ -256,7 +256,7 @@ impl<S: Socket> AsyncWrite for Http2Io<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // `Coalesced` sends it, in this poll or in one that it asks for.
+        // `Coalesced` sends it, in this poll or in a later one that it requests.
         Poll::Ready(Ok(()))
     }
 
@@ -285,11 +285,11 @@ impl<S: Socket> AsyncWrite for Http2Io<S> {
     }
 }
 
-/// A connection and what it wrote. See the [module documentation](self).
+/// A connection and its outbox. See the [module documentation](self).
 pub(super) struct Coalesced<C, S> {
     connection: Pin<Box<C>>,
     outbox: Arc<Mutex<Outbox<S>>>,
-    /// The connection has ended; its last bytes have not left.
+    /// The connection has ended; its last bytes may not be sent yet.
     served: Option<hyper::Result<()>>,
 }
 

@@ -1,4 +1,4 @@
-//! How long a client may stall: take nothing of what waits to be sent to it.
+//! The time that a client may stall: read nothing of what is pending.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio::time::Sleep;
 use crate::server::config::Config;
 use crate::stream::Moment;
 
-/// The patience with clients that take nothing, wherever what they take is written: in the writer, inside hyper over
-/// HTTP/1.1, over HTTP/2. It is a time, and not a number of rounds: no ratio of two settings is too large for it.
+/// The patience with stalled clients, wherever their stream is written: in the writer, inside hyper over
+/// HTTP/1.1, over HTTP/2. It is a time and not a number of rounds, so no ratio of two settings is too large for it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Patience {
     after: Duration,
@@ -24,24 +24,24 @@ impl Patience {
         Self { after, when_short: after.min(config.keep_alive) }
     }
 
-    /// Whether the client that has taken nothing since `since` has had its time.
+    /// Whether a client that has read nothing since `since` is stalled for too long.
     pub(in crate::server) fn is_over(self, since: Moment, now: Moment, memory_is_short: bool) -> bool {
         let limit = if memory_is_short { self.when_short } else { self.after };
         u128::from(now.since(since)) >= limit.as_millis()
     }
 
-    /// How long the system waits for a client that says nothing of what was sent to it. Twice the time: a client that
-    /// takes nothing is ended, and counted, by whoever writes to it.
+    /// Time that the system waits for acknowledgements of a client. Twice the patience: a client that
+    /// reads nothing is normally disconnected, and counted, by the code that writes to it.
     pub(super) fn of_the_system(self) -> Duration {
         self.after.saturating_mul(2)
     }
 
-    /// How long a connection may take to end on which nothing is in flight: what is not gone by then is not going.
+    /// Time that an idle connection has to end.
     pub(super) fn at_the_end(self) -> Duration {
         self.after
     }
 
-    /// A timer for a client that takes nothing from now on.
+    /// A timer for a client that reads nothing from now on.
     pub(super) fn timer(self) -> Pin<Box<Sleep>> {
         Box::pin(tokio::time::sleep(self.after))
     }

@@ -1,19 +1,19 @@
-//! What a listener does that cannot accept, and how often it says so.
+//! Pauses a listener that cannot accept, and limits its log messages.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long to wait after `accept` failed for want of descriptors or memory.
+/// Pause after `accept` failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often it is said, at most, that connections are refused, or cannot be accepted.
+/// Minimum interval between messages that connections are refused or cannot be accepted.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Keeps a message that could be true a thousand times a second to once a minute.
+/// Limits a log message to one per [`SAID_EVERY`].
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Option<Instant>);
 
 impl Throttle {
-    /// Whether the message may be said now; then it is about to be.
+    /// Whether the message may be logged now. If so, the caller logs it.
     pub(super) fn is_due(&mut self) -> bool {
         let now = Instant::now();
         let again = self.0.is_none_or(|last| now.duration_since(last) >= SAID_EVERY);
@@ -24,7 +24,7 @@ impl Throttle {
     }
 }
 
-/// What becomes of a listener that cannot accept.
+/// The pause of a listener that cannot accept.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Pause {
     warnings: Throttle,
@@ -32,8 +32,8 @@ pub(in crate::server) struct Pause {
 }
 
 impl Pause {
-    /// A connection that failed before it was accepted is the client's affair; anything else is ours, and passes
-    /// or does not: wait a moment rather than spin. Who connects meanwhile waits in the backlog.
+    /// A connection that failed before it was accepted needs no pause. After any other error, which may
+    /// or may not pass, it waits rather than spin. New connections wait in the backlog.
     pub(in crate::server) async fn after(&mut self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted) {
@@ -41,15 +41,15 @@ impl Pause {
         }
         self.paused = true;
         if self.warnings.is_due() {
-            tracing::warn!(%error, "cannot accept connections for the moment; those who connect wait");
+            tracing::warn!(%error, "cannot accept connections at the moment; new ones wait in the backlog");
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 
-    /// A connection was accepted.
+    /// Notes that a connection was accepted.
     pub(in crate::server) fn is_over(&mut self) {
         if std::mem::take(&mut self.paused) {
-            tracing::debug!("connections are accepted again");
+            tracing::debug!("accepting connections again");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! A socket that the runtime begins to watch when somebody waits for it, and not before.
+//! A socket that is registered with the runtime only when a task waits for it.
 //!
-//! A client that connects has mostly sent its request by the time its connection is accepted. If the answer is a
-//! stream that goes on, the socket goes to the writer right after that, and the runtime would have watched it for
-//! nothing: two system calls and a registration for each of very many clients that come back at once.
+//! Most clients have sent their request by the time their connection is accepted. If the answer is a
+//! stream that stays open, the socket goes to the writer right after that, and registering it would be wasted:
+//! two system calls for each of very many clients that reconnect at once.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream as StdStream};
@@ -13,31 +13,31 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What requests come in by.
+/// A socket, plain or encrypted.
 pub(in crate::server) trait Socket:
     AsyncRead + AsyncWrite + Send + Unpin + 'static
 {
-    /// Whether it can be taken out of the runtime, to be written without hyper.
+    /// Whether the socket can be taken out, to be written without hyper.
     const LEAVES: bool;
 
-    /// Takes the socket itself away: what is not encrypted of it.
+    /// Takes out the plain socket below any encryption.
     fn take_plain(&mut self) -> Plain;
 
-    /// Takes it out of the runtime.
+    /// Deregisters it from the runtime.
     fn into_std(self) -> io::Result<StdStream>;
 }
 
-/// See the [module documentation](self). Never blocks: what is there is read, what has room is written, and only who
-/// would have to wait has the runtime watch.
+/// See the [module documentation](self). Never blocks: reads and writes are tried first, and only a caller that
+/// would have to wait registers the socket.
 pub(in crate::server) enum Plain {
     Unwatched(StdStream),
     Watched(TcpStream),
-    /// The runtime could not be had to watch it.
+    /// Registering it failed.
     Gone,
 }
 
 impl Plain {
-    /// Takes a socket in the non-blocking mode.
+    /// Wraps a socket in non-blocking mode.
     pub(in crate::server) fn new(socket: StdStream) -> Self {
         Self::Unwatched(socket)
     }
@@ -51,7 +51,7 @@ impl Plain {
         }
     }
 
-    /// Waits until there is something to read, and looks at it without taking it. 0 is the end.
+    /// Waits until there is something to read, and returns it without removing it. 0 is the end.
     pub(super) async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(count) = self.at_once(|socket| socket.peek(buffer)) {
             return count;
@@ -59,7 +59,7 @@ impl Plain {
         self.watched()?.peek(buffer).await
     }
 
-    /// Ends what is sent on it.
+    /// Closes the sending side.
     pub(super) fn end(&mut self) -> io::Result<()> {
         match self {
             Self::Unwatched(socket) => socket.shutdown(Shutdown::Write),
@@ -73,14 +73,16 @@ impl Plain {
         self.watched()?.readable().await
     }
 
-    /// The socket with the runtime watching it.
+    /// The registered socket.
     fn watched(&mut self) -> io::Result<&mut TcpStream> {
         if let Self::Unwatched(_) = self
             && let Self::Unwatched(socket) = std::mem::replace(self, Self::Gone)
         {
             let stream = TcpStream::from_std(socket);
             *self =
-                Self::Watched(stream.inspect_err(|error| tracing::warn!(%error, "cannot watch a socket"))?);
+                Self::Watched(stream.inspect_err(
+                    |error| tracing::warn!(%error, "cannot register a socket with the runtime"),
+                )?);
         }
         match self {
             Self::Watched(stream) => Ok(stream),
@@ -88,7 +90,7 @@ impl Plain {
         }
     }
 
-    /// Does `act` with the socket if it is not watched, and if that need not wait.
+    /// Performs `act` on an unregistered socket, if that does not have to wait.
     fn at_once<T>(&mut self, mut act: impl FnMut(&mut StdStream) -> io::Result<T>) -> Option<io::Result<T>> {
         let Self::Unwatched(socket) = self else { return None };
         loop {
@@ -123,7 +125,7 @@ impl AsyncRead for Plain {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Whoever reads again has read what was there.
+        // The next read finds what was there already taken.
         Pin::new(self.watched()?).poll_read(context, buffer)
     }
 }
@@ -141,7 +143,7 @@ impl AsyncWrite for Plain {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing is kept back here.
+        // Nothing is buffered here.
         Poll::Ready(Ok(()))
     }
 

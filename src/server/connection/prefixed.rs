@@ -1,8 +1,8 @@
-//! A socket and the bytes that were read from it ahead of their turn.
+//! A socket and the bytes that were read from it ahead of time.
 //!
-//! A client may send its next request while the answer to the last one is still being written. Whoever reads from the
-//! socket then reads some of that request, and when the socket goes elsewhere those bytes have to go with it: without
-//! them the next reader would begin in the middle of a message, and take a body for a request. So the two are one
+//! A client may send its next request while the answer to the last one is still being written. A reader of the
+//! socket then gets some of that request, and when the socket moves on those bytes must move with it: without
+//! them the next reader would begin within a message, and take a body for a request. So the two are one
 //! value, which is read as one, and only [`into_parts`](Prefixed::into_parts) separates them.
 
 use std::io::{self, IoSlice};
@@ -20,12 +20,12 @@ use crate::sse::Held;
 pub(in crate::server) struct Prefixed<S> {
     socket: S,
     unread: Bytes,
-    /// Counts them.
+    /// Charges them to the memory limit.
     held: Held,
 }
 
 impl<S> Prefixed<S> {
-    /// A socket from which `unread` was read already.
+    /// Wraps a socket from which `unread` was read already.
     pub(in crate::server) fn new(socket: S, unread: Bytes) -> Self {
         let held = Held::new(unread.len());
         Self { socket, unread, held }
@@ -35,12 +35,12 @@ impl<S> Prefixed<S> {
         &self.socket
     }
 
-    /// Whether there are bytes that come before what the socket gives.
+    /// Whether some bytes were read ahead.
     pub(super) fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
-    /// Takes back what a reader got and did not use: it comes before what the reader did not get. What is kept is a
+    /// Puts back what a reader got and did not use, before the rest. What is kept is a
     /// copy of its exact size, so that it does not keep the reader's whole buffer.
     pub(super) fn unread(self, unused: &[u8]) -> Self {
         let unread = if unused.is_empty() && self.unread.is_empty() {
@@ -51,33 +51,33 @@ impl<S> Prefixed<S> {
         Self::new(self.socket, unread)
     }
 
-    /// Changes what the socket is.
+    /// Converts the socket.
     pub(super) fn map<T>(self, change: impl FnOnce(S) -> T) -> Prefixed<T> {
         let Self { socket, unread, held } = self;
         Prefixed { socket: change(socket), unread, held }
     }
 
-    /// Changes what the socket is, if that does not fail.
+    /// Converts the socket, if that does not fail.
     pub(super) fn try_map<T>(self, change: impl FnOnce(S) -> io::Result<T>) -> io::Result<Prefixed<T>> {
         let Self { socket, unread, held } = self;
         Ok(Prefixed { socket: change(socket)?, unread, held })
     }
 
-    /// The socket, and what was read from it before.
+    /// The socket, and the bytes that were read ahead.
     pub(in crate::server) fn into_parts(self) -> (S, Bytes) {
         (self.socket, self.unread)
     }
 }
 
 impl<S: Socket> Prefixed<S> {
-    /// Takes the socket itself away, as [`Socket::take_plain`] does, at its end: what was not read is dropped.
+    /// Takes the plain socket out, as [`Socket::take_plain`] does, to close it: bytes read ahead are dropped.
     pub(super) fn take_plain(&mut self) -> Plain {
         self.socket.take_plain()
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    /// Reads what was read before, and when nothing of that is left, from the socket.
+    /// Reads the bytes that were read ahead, and then from the socket.
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Reads the header of the PROXY protocol with which a proxy opens a connection.
+//! Reads the PROXY protocol header at the beginning of a connection.
 
 use std::io;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::plain::Plain;
 use crate::protocol::ProxyHeader;
 
-/// Takes the header of the PROXY protocol off the beginning of a connection; the client's address, if it names one.
+/// Removes the PROXY protocol header from a connection. Returns the client's address, if the header names one.
 pub(super) async fn take_header(stream: &mut Plain) -> io::Result<Option<IpAddr>> {
     let mut taken = Vec::new();
     let mut piece = [0; ProxyHeader::MAX_BYTES];
@@ -19,8 +19,8 @@ pub(super) async fn take_header(stream: &mut Plain) -> io::Result<Option<IpAddr>
         taken.extend_from_slice(&piece[..count]);
         let header =
             ProxyHeader::read(&taken).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        // What belongs to the header is read; what follows stays for whoever serves the connection. All of a part of
-        // a header belongs to it, so that nothing is looked at twice.
+        // Only the header is read; what follows stays in the socket. A part of a header is read
+        // whole, so that nothing is parsed twice.
         let wanted = header.map_or(count, |header| header.length - before);
         let mut read = 0;
         while read < wanted {

@@ -1,4 +1,4 @@
-//! Serves one connection from its first byte: what its proxy announces, TLS, and which version of HTTP it speaks.
+//! Serves one connection from its first byte: the PROXY protocol, TLS, and the version of HTTP.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,21 +15,21 @@ use super::{http1, http2, linger, proxies};
 use crate::handler::Handler;
 use crate::server::request::answer::TOO_MANY_CONNECTIONS;
 
-/// How a client with prior knowledge of HTTP/2 begins.
+/// The preface of a client with prior knowledge of HTTP/2.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The span of a connection, each time it is served by hyper.
+/// The span of a connection, each time that hyper serves it.
 pub(super) fn span(address: IpAddr) -> tracing::Span {
     tracing::debug_span!("connection", %address, client = tracing::field::Empty)
 }
 
-/// Serves a connection that was just accepted to its end, or hands it over.
+/// Serves a new connection to its end, or hands it over.
 pub(super) async fn begin<H: Handler>(accepted: Accepted<H>, stream: Plain) {
     accepted.serve(stream).await;
 }
 
 impl<H: Handler> Accepted<H> {
-    /// Serves a connection that was just accepted.
+    /// Serves a new connection.
     async fn serve(mut self, mut stream: Plain) {
         if self.state.endpoint.config.proxies.announces(self.address)
             && !Box::pin(self.meet_client(&mut stream)).await
@@ -38,7 +38,7 @@ impl<H: Handler> Accepted<H> {
         }
         #[cfg(feature = "tls")]
         if self.state.identity.is_some() {
-            // In a box, so that connections without TLS do not pay for its size.
+            // Boxed, so that connections without TLS do not pay for its size.
             return Box::pin(self.begin_encrypted(stream)).await;
         }
         let first = match read_some(&mut stream, &[]) {
@@ -65,12 +65,12 @@ impl<H: Handler> Accepted<H> {
         }
     }
 
-    /// Learns from the proxy that opened the connection for whom it did. False if it does not say so, or if that client
-    /// has too many connections.
+    /// Reads the client's address from the PROXY protocol. False if the header is missing or malformed, or if that
+    /// client has too many connections.
     async fn meet_client(&mut self, stream: &mut Plain) -> bool {
         match self.by_deadline(proxies::take_header(stream)).await {
             None => false,
-            // The proxy speaks for itself.
+            // The proxy itself is the client.
             Some(Ok(None)) => true,
             Some(Ok(Some(client))) => match self.state.gate.speak_for(client, &mut self.admitted.permit) {
                 Ok(()) => {
@@ -85,13 +85,13 @@ impl<H: Handler> Accepted<H> {
                 }
             },
             Some(Err(error)) => {
-                tracing::debug!(%error, "a connection of a proxy has no header of the PROXY protocol");
+                tracing::debug!(%error, "a proxy's connection has no valid PROXY protocol header");
                 false
             }
         }
     }
 
-    /// Answers a connection that is one too many of its client's, and closes it.
+    /// Answers a connection beyond its client's limit, and closes it.
     async fn turn_away(&mut self, stream: &mut Plain) {
         if self.state.is_encrypted() {
             return;
@@ -106,7 +106,7 @@ impl<H: Handler> Accepted<H> {
     async fn begin_encrypted(mut self, stream: Plain) {
         let state = self.state.clone();
         let Some(identity) = &state.identity else { return };
-        // In boxes, each as long as it is needed: the handshake, the keys and buffers, and HTTP/2.
+        // Boxed, each only for as long as it is needed: the handshake, the keys and buffers, and HTTP/2.
         let handshake = Box::pin(self.by_deadline(tls::accept(identity, stream)));
         let Some(shaken) = handshake.await else { return };
         match shaken.map(Box::new) {
@@ -122,8 +122,8 @@ impl<H: Handler> Accepted<H> {
     }
 }
 
-/// Reads what the client begins with: enough to tell the versions of HTTP apart, `first` of it already. Empty if it
-/// went away.
+/// Reads the client's first bytes, beginning with `first`: enough to tell the versions of HTTP apart. Empty if it
+/// disconnected.
 async fn first_bytes(stream: &mut Plain, mut first: Bytes) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;
@@ -139,12 +139,12 @@ async fn first_bytes(stream: &mut Plain, mut first: Bytes) -> io::Result<Bytes> 
     }
 }
 
-/// Whether a client that began so has to be read from again: one that begins like HTTP/2 and stops.
+/// Whether these first bytes do not decide yet: they are a prefix of the HTTP/2 preface.
 fn may_be_http2(first: &[u8]) -> bool {
     !first.is_empty() && first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first)
 }
 
-/// What was read before, and what is there now.
+/// What was read before, and what can be read now.
 fn read_some(stream: &mut Plain, before: &[u8]) -> io::Result<Bytes> {
     let mut buffer = [0; 2048];
     buffer[..before.len()].copy_from_slice(before);

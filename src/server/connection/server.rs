@@ -1,4 +1,4 @@
-//! A server on a socket: binding it, looking at it, running it.
+//! Binds a server to an address, and runs it.
 
 use std::future::Future;
 use std::io;
@@ -50,7 +50,7 @@ impl<H: Handler> Server<H> {
             let listener = listen(address)?;
             give_up_after(&listener, patience)?;
             let address = listener.local_addr()?;
-            // Not tokio's: that one has the runtime watch a socket before it can be turned away.
+            // Not tokio's listener, which registers a socket with the runtime before it can be rejected.
             Ok((watch_reads(mio::net::TcpListener::from_std(listener))?, address))
         };
         let (listener, address) = listen().map_err(|error: io::Error| Error::address(address, error))?;
@@ -65,19 +65,19 @@ impl<H: Handler> Server<H> {
         Ok(Self { state, listener, handle })
     }
 
-    /// A handle to the server, for the time while it runs.
+    /// Returns a handle to the server, to be used while it runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until `shutdown` resolves or [`Handle::drain`] is called, and for [`Config::drain_delay`] after that. Then it drains: accepts nothing
-    /// new, tells standalone streams to come back, lets requests in flight finish, and cuts off what is left at the
-    /// deadline. A request whose body is still on its way then has two seconds at most.
+    /// Serves until `shutdown` resolves or [`Handle::drain`] is called, and for [`Config::drain_delay`] after that.
+    /// Then it drains: it accepts nothing new, tells standalone streams to reconnect, lets requests in flight finish,
+    /// and cuts off the rest at the deadline. A request whose body is still arriving then has two seconds at most.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the server at once: its connections are cut off, and its sessions end.
+    /// Dropping the future ends the server at once: connections are cut off, and sessions end.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
         let Self { state, listener, handle } = self;
         let endpoint = &state.endpoint;
@@ -97,9 +97,9 @@ impl<H: Handler> Server<H> {
         }
         let delay = endpoint.config.drain_delay;
         if !delay.is_zero() {
-            // Whoever asks is told not to send anybody, and whoever was sent meanwhile is served.
+            // Health checks fail, and clients that still arrive are served.
             endpoint.metrics.set_readiness(Readiness::Draining);
-            tracing::info!(?delay, "not ready any more; the listener closes after the delay");
+            tracing::info!(?delay, "no longer ready; the listener closes after the delay");
             let _ = timeout(delay, acceptor.run(&listener)).await;
         }
         drop(listener);

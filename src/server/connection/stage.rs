@@ -1,19 +1,19 @@
-//! How far a server has come towards its end, as its connections are told.
+//! The stage of a server's shutdown, as its connections see it.
 
 use tokio::sync::watch;
 
-/// What connections are told.
+/// The stage of a server's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Stage {
     Serving,
-    /// Take no further request.
+    /// Accept no further request.
     Draining,
-    /// End, whatever is in flight.
+    /// End at once.
     CutOff,
 }
 
-/// Waits until the server has come to `wanted`, or beyond.
+/// Waits until the stage is `wanted`, or later.
 pub(super) async fn reaches(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
-    // An error means that nobody tells any more: the server is gone, and with it everything it waited for.
+    // An error means that the sender is gone, and the server with it.
     let _ = stage.wait_for(|stage| *stage as u8 >= wanted as u8).await;
 }

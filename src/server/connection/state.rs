@@ -1,4 +1,4 @@
-//! What all connections of one server share: the endpoint, and what is about sockets.
+//! The state that all connections of one server share: the endpoint, and what concerns sockets.
 
 #[cfg(feature = "tls")]
 use super::certificate::Identity;
@@ -15,7 +15,7 @@ use crate::sync::{Arc, OnceLock};
 pub(super) struct ServerState<H> {
     pub(super) endpoint: Arc<Endpoint<H>>,
     pub(super) gate: Gate,
-    /// With clients that take nothing.
+    /// The patience with clients that read nothing.
     pub(super) patience: Patience,
     #[cfg(feature = "tls")]
     pub(super) identity: Option<Arc<Identity>>,
@@ -24,7 +24,7 @@ pub(super) struct ServerState<H> {
 }
 
 impl<H: Handler> ServerState<H> {
-    /// Reads the certificate, if there is to be one.
+    /// Reads the certificate, if one is configured.
     pub(super) fn new(handler: H, config: Config) -> Result<Self, Error> {
         let max = config.connections.max.unwrap_or_else(gate::default_max);
         let gate = Gate::new(&config.connections, config.proxies.clone(), max);

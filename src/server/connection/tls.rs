@@ -1,6 +1,6 @@
 //! TLS on one connection: the handshake, by rustls, and the encrypted socket.
 //!
-//! Streams over TLS stay inside hyper, as what is written to them has to be encrypted where the keys are.
+//! Streams over TLS stay inside hyper, because what is written to them must be encrypted where the keys are.
 
 use std::io;
 use std::net::TcpStream as StdStream;
@@ -11,12 +11,12 @@ use tokio_rustls::{Accept, TlsAcceptor};
 use super::certificate::{H2, Identity};
 use super::plain::{Plain, Socket};
 
-/// Shakes hands with a client.
+/// Performs the handshake with a client.
 pub(super) fn accept(identity: &Identity, stream: Plain) -> Accept<Plain> {
     TlsAcceptor::from(identity.current()).accept(stream)
 }
 
-/// Whether the handshake came out at HTTP/2.
+/// Whether the handshake selected HTTP/2.
 pub(super) fn is_http2(stream: &TlsStream<Plain>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(H2)
 }

@@ -4,10 +4,22 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// What happened to connections since the start, and how many there are.
+/// What happened to connections since the start, and how many are open. From
+/// [`Metrics::connections`](crate::server::Metrics::connections).
+///
+/// # Examples
+///
+/// ```
+/// use ringmain::server::ConnectionCounters;
+///
+/// fn report(counters: &ConnectionCounters) -> String {
+///     format!("{} open, {} of {} refused", counters.open(), counters.refused_total(), counters.accepted())
+/// }
+/// # assert_eq!(report(&ConnectionCounters::default()), "0 open, 0 of 0 refused");
+/// ```
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
-    /// On a line of its own: every connection writes it twice.
+    /// In a cache line of its own: every connection writes it twice.
     open: CachePadded<AtomicUsize>,
     accepted: AtomicU64,
     refused_total: AtomicU64,
@@ -16,16 +28,16 @@ pub struct ConnectionCounters {
     closed: [AtomicU64; CloseReason::KINDS],
 }
 
-/// Why the server ended a connection that the client would have kept.
+/// Why the server closed a connection that the client would have kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum CloseReason {
-    /// It reached its age.
+    /// It reached its maximum age.
     Age,
-    /// No request for too long.
+    /// It had no request for too long.
     Idle,
     /// A head or a TLS handshake took too long.
     Deadline,
-    /// The client took nothing for too long.
+    /// The client read nothing for too long.
     Stalled,
     /// Too many HTTP/2 control frames.
     Flood,
@@ -39,11 +51,11 @@ impl ConnectionCounters {
     /// Connections open at the moment, counted from their acceptance to the closing of their socket.
     #[must_use]
     pub fn open(&self) -> usize {
-        // Relaxed: a number for whoever looks, which orders nothing. Likewise below.
+        // Relaxed: a counter that orders nothing. Likewise below.
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Connections accepted and let in.
+    /// Connections accepted within the limits.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
@@ -62,7 +74,7 @@ impl ConnectionCounters {
         self.refused_address.load(Ordering::Relaxed)
     }
 
-    /// Connections whose TLS handshake failed; not those that took too long for it.
+    /// Connections whose TLS handshake failed, except by timeout.
     #[must_use]
     pub fn refused_handshake(&self) -> u64 {
         self.refused_handshake.load(Ordering::Relaxed)
@@ -86,7 +98,7 @@ impl ConnectionCounters {
         self.closed(CloseReason::Deadline)
     }
 
-    /// Connections, and streams of an HTTP/2 connection, whose client took nothing for too long.
+    /// Connections, and streams of HTTP/2 connections, whose client read nothing for too long.
     #[must_use]
     pub fn closed_stalled(&self) -> u64 {
         self.closed(CloseReason::Stalled)
@@ -105,7 +117,7 @@ impl ConnectionCounters {
 
     /// Counts one more connection as open, unless `max` are.
     pub(in crate::server) fn open_one(&self, max: usize) -> bool {
-        // Relaxed, here and where it is given back: the number alone matters, and each change of it is one step.
+        // Relaxed, here and in `close_one`: only the number matters, and each change is one step.
         if self.open.fetch_add(1, Ordering::Relaxed) < max {
             return true;
         }

@@ -1,4 +1,4 @@
-//! The numbers of one server, and whether it is ready.
+//! The metrics of one server, and whether it is ready.
 
 use http::{Method, Response, StatusCode};
 use scc::HashIndex;
@@ -10,7 +10,31 @@ use crate::protocol::Refusal;
 use crate::session::Sessions;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, Tally};
 
-/// Numbers about one server, and whether it is ready. Cheap to clone; clones are of the same server.
+/// The counters of one server, and whether it is ready. Cheap to clone; clones are of the same server.
+///
+/// # Examples
+///
+/// ```
+/// # use ringmain::handler::{Context, Handler, Request};
+/// # async fn serve(handler: impl Handler) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmain::server::{Config, Readiness, Server};
+///
+/// let server = Server::bind("127.0.0.1:0".parse()?, handler, Config::default())?;
+/// let metrics = server.handle().metrics();
+/// // It listens, and accepts nobody until it runs.
+/// assert_eq!(metrics.readiness(), Readiness::Starting);
+/// assert_eq!((metrics.connections().open(), metrics.denials().total()), (0, 0));
+/// // In the text format of Prometheus.
+/// assert!(metrics.text().contains("ringmain_sessions 0"));
+/// # Ok(())
+/// # }
+/// # struct Nothing;
+/// # impl Handler for Nothing {
+/// #     async fn request(&self, _: Request, _: Context) {}
+/// # }
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(serve(Nothing)).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Numbers>);
 
@@ -20,27 +44,27 @@ struct Numbers {
     connections: Arc<ConnectionCounters>,
     denials: Arc<Denials>,
     requests: Tally<{ METHODS.len() * STATUSES.len() }>,
-    /// By kind: every kind there is, from the start.
+    /// By kind. All kinds are there from the start.
     refusals: HashIndex<&'static str, RefusalCount>,
     latency: Arc<Latency>,
     stage: AtomicU32,
 }
 
-/// How often requests were refused for one reason.
+/// The number of requests refused for one reason.
 #[derive(Debug)]
 pub(super) struct RefusalCount {
     pub(super) status: u16,
     pub(super) count: AtomicU64,
 }
 
-/// How far a server has come.
+/// Whether a server accepts clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It listens, and accepts nobody yet.
+    /// It listens, and does not accept connections yet.
     Starting,
-    /// It serves.
+    /// It accepts connections.
     Serving,
-    /// It was told to stop: it ends when [`Config::drain_delay`](crate::server::Config::drain_delay) is over and what
+    /// It was asked to stop. It ends when [`Config::drain_delay`](crate::server::Config::drain_delay) is over and what
     /// is in flight has finished.
     Draining,
 }
@@ -57,15 +81,15 @@ impl Readiness {
     }
 }
 
-/// Labels of methods. The last is of all others.
+/// Labels of methods. The last one stands for all others.
 pub(super) const METHODS: [&str; 5] = ["POST", "GET", "DELETE", "OPTIONS", "other"];
-/// Statuses that answers have. The last, 0, is of all others.
+/// Statuses of answers. The last one, 0, stands for all others.
 pub(super) const STATUSES: [u16; 24] = [
     200, 202, 204, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 421, 422, 429, 431, 500,
     501, 503, 0,
 ];
 
-/// A method as it is counted.
+/// A method, as an index of [`METHODS`].
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct MethodClass(usize);
 
@@ -81,11 +105,11 @@ impl MethodClass {
     }
 }
 
-/// The kind of a refusal, beside the answer that says so.
+/// The kind of a refusal, kept with its answer.
 #[derive(Clone, Copy, Debug)]
 struct RefusalKind(&'static str);
 
-/// Notes beside an answer why it refuses.
+/// Adds the kind of the refusal to its answer, to be counted.
 pub(in crate::server) fn mark<B>(answer: &mut Response<B>, refusal: &Refusal) {
     answer.extensions_mut().insert(RefusalKind(refusal.kind()));
 }
@@ -111,7 +135,7 @@ impl Metrics {
         }))
     }
 
-    /// How far the server has come.
+    /// Whether the server accepts clients.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         // Acquire: pairs with `set_readiness`.
@@ -122,17 +146,17 @@ impl Metrics {
         }
     }
 
-    /// How many requests were answered with `status` (0: with one that is not listed), by any method.
+    /// Number of requests answered with `status`, by any method; 0 stands for statuses that are not listed.
     #[must_use]
     pub fn answered(&self, status: u16) -> u64 {
         (0..METHODS.len()).map(|method| self.requests(method, index_of(status))).sum()
     }
 
-    /// How many requests were refused for this reason, by the label of [`Refusal::kind`].
+    /// Number of requests refused for this reason, a label of the metric `ringmain_refusals_total`.
     #[must_use]
     pub fn refused(&self, kind: &str) -> u64 {
         let read = |_: &&'static str, refused: &RefusalCount| {
-            // Relaxed: a number that orders nothing.
+            // Relaxed: a counter that orders nothing.
             refused.count.load(Ordering::Relaxed)
         };
         self.0.refusals.peek_with(kind, read).unwrap_or(0)
@@ -144,25 +168,25 @@ impl Metrics {
         &self.0.sessions
     }
 
-    /// Its connections.
+    /// The counters of its connections.
     #[must_use]
     pub fn connections(&self) -> &ConnectionCounters {
         &self.0.connections
     }
 
-    /// How often requests were denied because of who sent them.
+    /// The counters of requests that were denied because of their sender, by reason.
     #[must_use]
     pub fn denials(&self) -> &Denials {
         &self.0.denials
     }
 
-    /// How often requests were refused, by kind.
+    /// The counters of refused requests, by kind.
     pub(super) fn refusals(&self) -> &HashIndex<&'static str, RefusalCount> {
         &self.0.refusals
     }
 
     pub(in crate::server) fn set_readiness(&self, stage: Readiness) {
-        // Release: whoever sees it sees what was done before. Pairs with `readiness`.
+        // Release: a reader of the stage sees what was done before. Pairs with `readiness`.
         self.0.stage.store(stage as u32, Ordering::Release);
     }
 
@@ -181,11 +205,11 @@ impl Metrics {
 
     fn count_refusal(&self, kind: &'static str, status: StatusCode) {
         let add = |_: &&'static str, refused: &RefusalCount| {
-            // Relaxed: a number that orders nothing.
+            // Relaxed: a counter that orders nothing.
             refused.count.fetch_add(1, Ordering::Relaxed);
         };
         if self.0.refusals.peek_with(kind, add).is_none() {
-            // Somebody else may be first; then there is one to add to.
+            // Another thread may insert it first; then its counter is used.
             let _ = self
                 .0
                 .refusals

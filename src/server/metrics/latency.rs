@@ -1,19 +1,19 @@
-//! How long an event takes from its publication to the socket, seen on a sample.
+//! Measures the time from the publication of an event to the socket, on a sample of events.
 //!
-//! A clock read takes longer than publishing does, so an event is timed only now and then. Each reactor arms its
+//! Reading a clock takes longer than publishing, so few events are timed. Each reactor arms its
 //! [`Probe`]; the next ring of its bell, which is part of a publish, notes the time and the entry it rang for; when
 //! that entry has sent everything it had, the time between counts. Then the reactor arms the probe again, after
 //! some entries were driven, or at its next round of comments, whichever comes first.
 //!
-//! A publish that is not timed pays one look at a word that hardly ever changes.
+//! A publish that is not timed costs one load of a word that rarely changes.
 
 use std::time::Instant;
 
 use crate::sync::{Arc, AtomicU32, AtomicU64, Ordering, Tally};
 
-/// Entries driven between two events that are timed.
+/// Entries driven between two timed events.
 const PAUSE: u32 = 128;
-/// Upper ends of the buckets, in microseconds.
+/// Upper bounds of the buckets, in microseconds.
 const BUCKETS: [u64; 16] = [
     10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     10_000_000,
@@ -22,7 +22,7 @@ const BUCKETS: [u64; 16] = [
 const BEYOND: usize = BUCKETS.len();
 const SUM: usize = BEYOND + 1;
 
-/// Times of the events that were timed.
+/// Times of the timed events.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Latency(Tally<{ SUM + 1 }>);
 
@@ -47,7 +47,7 @@ impl Latency {
     }
 }
 
-/// Times one event at a time of those that one reactor writes.
+/// Times one event at a time, of those that one reactor writes.
 #[derive(Debug)]
 pub(in crate::server) struct Probe {
     started: Instant,
@@ -82,7 +82,7 @@ impl Probe {
     /// Notes that the bell rang for an entry.
     #[inline]
     pub(in crate::server) fn rang(&self, key: u32) {
-        // Relaxed: a glance; what counts is looked at again in `note`.
+        // Relaxed: only a hint; `note` checks again.
         if self.state.load(Ordering::Relaxed) == ARMED {
             self.note(key);
         }
@@ -90,7 +90,7 @@ impl Probe {
 
     #[cold]
     fn note(&self, key: u32) {
-        // Relaxed: of several publishers one goes on, and what it writes is published by the next store.
+        // Relaxed: one of several publishers continues, and what it writes is published by the next store.
         if self.state.compare_exchange(ARMED, NOTING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             // Relaxed, both: as above.
             self.key.store(key, Ordering::Relaxed);
@@ -100,7 +100,7 @@ impl Probe {
         }
     }
 
-    /// Whether the entry with this key is the one that is timed.
+    /// Whether the entry with this key is the timed one.
     #[inline]
     pub(in crate::server) fn is_timing(&self, key: usize) -> bool {
         // Acquire: pairs with `note`.
@@ -120,7 +120,7 @@ impl Probe {
         self.state.store(RESTING, Ordering::Relaxed);
     }
 
-    /// From now on an event is timed. What is being timed still is given up: its entry may be gone.
+    /// Arms the probe. A measurement in progress is abandoned, because its entry may be gone.
     pub(in crate::server) fn arm(&self) {
         // Relaxed, both: only the reactor leaves these two states; the others are on their way to one of them.
         if matches!(self.state.load(Ordering::Relaxed), RESTING | TIMING) {
@@ -133,12 +133,12 @@ impl Probe {
     }
 }
 
-/// Tells when it is time to arm a probe.
+/// Decides when to arm a probe.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Pace(u32);
 
 impl Pace {
-    /// Counts an entry that was driven; true after every [`PAUSE`] of them.
+    /// Counts a driven entry; true after every [`PAUSE`] of them.
     #[inline]
     pub(in crate::server) fn step(&mut self) -> bool {
         self.0 += 1;

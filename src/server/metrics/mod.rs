@@ -1,8 +1,8 @@
-//! What an operator sees of a server: requests by method and status, refusals by kind, how long events take, and
+//! The metrics of a server: requests by method and status, refusals by kind, the time that events take, and
 //! whether it is ready.
 //!
-//! Whoever counts adds to a line of its own thread's; whoever asks adds the lines up. The names and labels of all
-//! of them are listed in `docs/operations.md`, and none holds anything that a client chose.
+//! Each thread counts in a cache line of its own, and a reader adds them up. The names and labels of all
+//! metrics are listed in `docs/operations.md`. No label contains a value that a client chose.
 
 pub(super) mod connections;
 pub(super) mod handle;

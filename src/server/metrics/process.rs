@@ -1,17 +1,17 @@
-//! What the operating system says of this process.
+//! Reads figures of this process from the operating system.
 
-/// Numbers of the process, by the names that Prometheus' own libraries give them.
+/// Figures of the process, by the names that Prometheus' own libraries use.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     pub(super) cpu_seconds: f64,
-    /// Since 1970.
+    /// Seconds since 1970.
     pub(super) start_seconds: f64,
     pub(super) resident_bytes: u64,
     pub(super) open_fds: u64,
     pub(super) max_fds: u64,
 }
 
-/// Looks. `None` where there is no such thing to look at.
+/// Reads the figures. `None` where the system does not provide them.
 #[cfg(target_os = "linux")]
 pub(super) fn look() -> Option<Process> {
     use procfs::WithCurrentSystemInfo;
@@ -33,7 +33,7 @@ pub(super) fn look() -> Option<Process> {
     })
 }
 
-/// Looks. `None` where there is no such thing to look at.
+/// Reads the figures. `None` where the system does not provide them.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn look() -> Option<Process> {
     None

@@ -1,4 +1,4 @@
-//! The numbers as text, in the format of OpenMetrics.
+//! Writes the metrics in the text format of OpenMetrics.
 
 use std::fmt::{Error, Result};
 
@@ -15,14 +15,14 @@ use crate::session::Ending;
 use crate::sync::Ordering;
 
 impl Metrics {
-    /// Everything, in the text format of OpenMetrics, which Prometheus reads. It looks at the process as well, which
-    /// may take some milliseconds with very many descriptors on Linux before 6.2.
+    /// All metrics in the text format of OpenMetrics, which Prometheus reads. This also reads figures of the process,
+    /// which may take some milliseconds with very many descriptors on Linux before 6.2.
     #[must_use]
     pub fn text(&self) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Page(self.clone())));
         let mut out = String::with_capacity(8 << 10);
-        // Writing to a string does not fail; an empty page would be the end of the file alone.
+        // Writing to a string does not fail.
         let written: std::result::Result<(), Error> = text::encode(&mut out, &registry);
         debug_assert!(written.is_ok(), "a string takes everything");
         out
@@ -108,7 +108,7 @@ fn write_sessions(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
 fn write_streams(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     let (traffic, counters) = (metrics.sessions().traffic(), metrics.sessions().counters());
     let ended = Ending::ALL.map(|ending| (ending.as_str(), traffic.ended(ending)));
-    // What ended first: a stream that ends in between is open rather than less than none.
+    // Ended streams are read first, so that the difference is never negative.
     let (all_ended, opened) = (ended.iter().map(|(_, count)| count).sum(), traffic.opened());
     sheet.gauge(
         "ringmain_streams",
@@ -139,7 +139,7 @@ fn write_streams(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     )?;
     sheet.counter(
         "ringmain_events_delivered",
-        "Events that were handed to connections, replayed ones too.",
+        "Events written to connections, replayed ones included.",
         traffic.delivered(),
     )?;
     let (sum, count, buckets) = metrics.latency().histogram();
@@ -170,7 +170,7 @@ fn write_connections(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     ];
     sheet.family(
         "ringmain_connections_refused",
-        "Connections that were turned away, by reason.",
+        "Connections that were refused, by reason.",
         refused.map(|(reason, count)| ([("reason", reason)], count)),
     )?;
     let closed = [
@@ -182,7 +182,7 @@ fn write_connections(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     ];
     sheet.family(
         "ringmain_connections_closed",
-        "Connections that the server ended, by reason.",
+        "Connections that the server closed, by reason.",
         closed.map(|(reason, count)| ([("reason", reason)], count)),
     )
 }
@@ -191,7 +191,7 @@ fn write_requests(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     let mut requests = Vec::new();
     for (method, method_label) in METHODS.iter().enumerate() {
         for (status, number) in STATUSES.iter().enumerate() {
-            // Those that stand at 0 too: a rate sees nothing of a series that is born at 1.
+            // Zeros too: a rate does not see the first step of a series that begins at 1.
             let count = metrics.requests(method, status);
             let status = if *number == 0 { "other".to_owned() } else { number.to_string() };
             requests.push(([("method", (*method_label).to_owned()), ("status", status)], count));
@@ -201,7 +201,7 @@ fn write_requests(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     let mut refusals = Vec::new();
     let guard = scc::Guard::new();
     for (kind, RefusalCount { status, count }) in metrics.refusals().iter(&guard) {
-        // Relaxed: a number that orders nothing.
+        // Relaxed: a counter that orders nothing.
         let count = count.load(Ordering::Relaxed);
         refusals.push(([("kind", (*kind).to_owned()), ("status", status.to_string())], count));
     }
@@ -210,7 +210,7 @@ fn write_requests(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
     let denials = metrics.denials().iter().map(|(reason, count)| ([("reason", reason)], count));
     sheet.family(
         "ringmain_denials",
-        "Requests that were refused because of who sent them, by reason.",
+        "Requests that authentication or authorization refused, by reason.",
         denials,
     )?;
     sheet.gauge(
@@ -219,7 +219,10 @@ fn write_requests(sheet: &mut Sheet<'_>, metrics: &Metrics) -> Result {
         &u64::from(metrics.readiness() == Readiness::Serving),
     )?;
     let version = [("version", env!("CARGO_PKG_VERSION"))];
-    sheet.0.encode_descriptor("ringmain_build", "What runs.", None, MetricType::Info)?.encode_info(&version)
+    sheet
+        .0
+        .encode_descriptor("ringmain_build", "Version of ringmain.", None, MetricType::Info)?
+        .encode_info(&version)
 }
 
 fn write_process(sheet: &mut Sheet<'_>) -> Result {
@@ -230,13 +233,13 @@ fn write_process(sheet: &mut Sheet<'_>) -> Result {
         .encode_counter::<NoLabelSet, f64, f64>(&process.cpu_seconds, None)?;
     sheet.gauge_in(
         "process_start_time",
-        "When the process started, in seconds since 1970.",
+        "Start time of the process, in seconds since 1970.",
         &Unit::Seconds,
         &process.start_seconds,
     )?;
-    sheet.gauge_in("process_resident_memory", "Memory in use.", &Unit::Bytes, &process.resident_bytes)?;
-    sheet.gauge("process_open_fds", "Descriptors that are open.", &process.open_fds)?;
-    sheet.gauge("process_max_fds", "Descriptors that may be open.", &process.max_fds)
+    sheet.gauge_in("process_resident_memory", "Resident memory.", &Unit::Bytes, &process.resident_bytes)?;
+    sheet.gauge("process_open_fds", "Open file descriptors.", &process.open_fds)?;
+    sheet.gauge("process_max_fds", "Maximum number of open file descriptors.", &process.max_fds)
 }
 
 /// What is written on.

@@ -1,4 +1,4 @@
-//! The answers there are: a refusal, nothing, one JSON message, or an event stream.
+//! Builds answers: a refusal, an empty answer, one JSON message, or an event stream.
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -12,11 +12,11 @@ use crate::server::metrics::handle::mark;
 use crate::session::Connection;
 use crate::sync::Arc;
 
-/// A finished stream of up to so many bytes is sent whole: the socket takes them at once.
+/// A finished stream of at most this many bytes is sent whole: the socket takes them at once.
 const WHOLE: usize = 64 << 10;
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The answer to a connection beyond the limit, as it goes over the wire: nobody reads its request.
+/// The bytes sent to a connection beyond the limit, whose request is not read.
 pub(in crate::server) const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncache-control: no-store\r\nconnection: close\r\n\
     content-type: application/json\r\ncontent-length: 101\r\n\r\n\
@@ -25,7 +25,7 @@ pub(in crate::server) const TOO_MANY_CONNECTIONS: &[u8] =
 /// An answer to a request.
 pub(in crate::server) type Answered<H> = Response<AnswerBody<H>>;
 
-/// An answer that says what is wrong.
+/// The answer to a request that is refused.
 pub(super) fn refuse<H>(refusal: &Refusal, id: Option<&RequestId>) -> Answered<H> {
     let mut answer = json(refusal.body(id));
     *answer.status_mut() = refusal.status();
@@ -56,8 +56,8 @@ pub(super) fn json<H>(body: impl Into<Bytes>) -> Answered<H> {
     answer
 }
 
-/// An answer that is an event stream. One that is finished by now, and short, is sent whole and with its length: what
-/// a stream of chunks costs is for those that go on.
+/// An answer that is an event stream. A short stream that has finished is sent whole and with its length, which is
+/// cheaper than chunks.
 pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Connection) -> Answered<H> {
     let mut answer = Response::new(match connection.take_rest(WHOLE) {
         Some(bytes) => AnswerBody::bytes(bytes),
@@ -66,7 +66,7 @@ pub(super) fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, mut connection: Co
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
-    // nginx and its kin hold streams back unless told not to.
+    // nginx and others buffer streams unless this header says otherwise.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     answer
 }

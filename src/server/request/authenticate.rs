@@ -1,4 +1,4 @@
-//! Who sends a request: what the authenticator says, and what is answered to those it denies.
+//! Asks the authenticator who sends a request, and answers those that it denies.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub(super) async fn identify<H: Handler>(
     authenticator: &dyn Authenticator,
     head: Head<'_>,
 ) -> Result<Holder, Denial> {
-    // Whoever takes the first and whoever takes the last would serve two different principals.
+    // A proxy might use the first header and this server the last: two different principals.
     if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
         return Err(Denial::Malformed);
     }
@@ -35,7 +35,7 @@ pub(super) async fn identify<H: Handler>(
     verdict.map(|principal| endpoint.sessions.principals().hold(&principal))
 }
 
-/// Waits for a verdict, within the time that a request has to be read.
+/// Waits for a verdict, for at most [`Config::read_timeout`](crate::server::Config::read_timeout).
 async fn settle<H: Handler>(
     mut later: Pin<Box<dyn Future<Output = Verdict> + Send + '_>>,
     endpoint: &Endpoint<H>,
@@ -47,7 +47,7 @@ async fn settle<H: Handler>(
     tokio::time::timeout(endpoint.config.read_timeout, settled).await.unwrap_or(Err(Denial::Unavailable))
 }
 
-/// The answer to those who may not come in.
+/// The answer to a request that is denied.
 pub(super) fn deny<H: Handler>(endpoint: &Endpoint<H>, denial: &Denial) -> Answered<H> {
     endpoint.denials.count(denial);
     tracing::debug!(reason = denial.reason(), "denied a request");
@@ -61,8 +61,8 @@ pub(super) fn deny<H: Handler>(endpoint: &Endpoint<H>, denial: &Denial) -> Answe
     answer
 }
 
-/// Answers with the metadata of the protected resource, if the request asks for it and there is any. Nobody needs a
-/// token for that.
+/// Answers with the metadata of the protected resource, if the request asks for it and it is configured. This needs no
+/// token.
 pub(super) fn metadata<H: Handler>(
     endpoint: &Endpoint<H>,
     method: &Method,

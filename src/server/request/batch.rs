@@ -1,10 +1,10 @@
-//! A batch: several messages in one POST, as `2025-03-26` has them.
+//! A batch: several messages in one POST, which `2025-03-26` allows.
 //!
-//! Each message is done by itself, in the order of the array, and requests run side by side. What they publish goes on
+//! Messages are processed in the order of the array, and requests run concurrently. What they publish goes on
 //! one stream, which ends when each of them has its response. If all of it is there at once and nothing else was
 //! published, or the client accepts JSON alone, the responses go out as an array.
 //!
-//! A message that is faulty costs its neighbours nothing: it has an error among the responses, as JSON-RPC asks.
+//! A faulty message does not affect the others: it has an error among the responses, as JSON-RPC requires.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -105,7 +105,7 @@ pub(super) async fn answer<H: Handler>(
     Ok(stream(endpoint, connection).await)
 }
 
-/// Counts one more request of who sent it, where their requests have a rate.
+/// Counts one more request for the rate of its principal.
 fn count<H>(endpoint: &Endpoint<H>, address: IpAddr, holder: &Holder) -> Result<(), Refusal> {
     endpoint.rates.check_address(address)?;
     endpoint.rates.check_principal(holder)
@@ -124,12 +124,12 @@ fn without_session(body: &Bytes) -> Refusal {
     }
 }
 
-/// Whether it is a request that is answered in a batch.
+/// Whether the message is a request that a batch may contain.
 fn is_request(message: &Result<Incoming, Refusal>) -> bool {
     matches!(message, Ok(Incoming::Request { wants: None, .. }))
 }
 
-/// Takes a message that is no request to be answered in a batch. What is wrong with it, and its ID if it has one.
+/// Processes any other message of a batch. Returns its fault, if it has one, and its ID.
 fn take<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     session: &Arc<Session>,
@@ -148,7 +148,7 @@ fn take<H: Handler>(
     None
 }
 
-/// Answers a batch in which nothing waits for a response: with nothing, or, if there are faults, with those.
+/// Answers a batch in which no request waits for a response: with an empty answer, or with the faults.
 //= https://modelcontextprotocol.io/specification/2025-03-26/basic/transports#sending-messages-to-the-server
 //# If the input consists solely of (any number of) JSON-RPC responses or notifications: If the server accepts the
 //# input, the server MUST return HTTP status code 202 Accepted with no body.

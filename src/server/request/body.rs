@@ -31,13 +31,13 @@ impl<H> AnswerBody<H> {
     }
 }
 
-/// A stream as long as its connection lasts.
+/// An event stream, for as long as its connection is open.
 pub(in crate::server) struct EventStream<H> {
     connection: Connection,
     endpoint: Arc<Endpoint<H>>,
-    /// Its place among those that get comments, from the first time it is quiet.
+    /// Its entry in the timer of comments, from the first time it is quiet.
     beat: Option<Beat>,
-    /// When its client is told to come back.
+    /// When its client is told to reconnect.
     ends: Ends,
     sent_back: bool,
     answering: Option<Answering>,
@@ -45,7 +45,7 @@ pub(in crate::server) struct EventStream<H> {
     record: Option<Box<Record>>,
 }
 
-/// Says, as long as it is there, that a request is being answered.
+/// Marks the connection as busy while a request is being answered.
 pub(in crate::server) struct Answering(Arc<AtomicBool>);
 
 impl Answering {
@@ -74,22 +74,22 @@ impl<H: Handler> EventStream<H> {
         }
     }
 
-    /// Gives it its record.
+    /// Attaches the record of the access log.
     pub(super) fn record(&mut self, record: Box<Record>) {
         self.record = Some(record);
     }
 
-    /// Whether it stays inside hyper, where its bytes are counted.
+    /// Whether the stream stays inside hyper, where its bytes are counted.
     pub(in crate::server) fn is_recorded(&self) -> bool {
         self.record.as_ref().is_some_and(|record| record.is_logged())
     }
 
-    /// What it carries.
+    /// The session's side of the stream.
     pub(in crate::server) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// What it carries, for somebody else to write.
+    /// Takes the session's side out, for the writer.
     pub(in crate::server) fn into_connection(self) -> Connection {
         self.connection
     }
@@ -104,12 +104,12 @@ impl<H: Handler> EventStream<H> {
         let beat = self.beat.get_or_insert_with(|| self.endpoint.keep_alive.join());
         let turn = beat.turn(&self.endpoint.keep_alive, context);
         if turn != Turn::Same && !self.sent_back && self.ends.has_come(self.endpoint.now()) {
-            // This task is woken, and finds its end. One that cannot come back goes on to its response.
+            // The task is woken, and finds the end. A stream that cannot be resumed continues to its response.
             self.sent_back = true;
             self.connection.send_back();
         }
         if turn == Turn::Quiet {
-            // hyper asks for more only when the socket took what was there: the client is alive.
+            // hyper asks for more only after the socket took what was there, so the client is alive.
             self.connection.session().touch();
             return Poll::Ready(Some(Piece::Control(sse::KEEP_ALIVE)));
         }
@@ -118,7 +118,7 @@ impl<H: Handler> EventStream<H> {
 }
 
 impl<H> EventStream<H> {
-    /// Gives it the end of its connection, and what to let go with it.
+    /// Attaches the end of its connection, and what is released with it.
     pub(in crate::server) fn stay(&mut self, ends: Ends, answering: Option<Answering>) {
         self.ends = ends;
         self.answering = answering;

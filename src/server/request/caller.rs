@@ -1,4 +1,4 @@
-//! Who sends a request, and the session it names.
+//! Finds who sends a request, and the session that it names.
 
 use std::net::IpAddr;
 
@@ -10,14 +10,14 @@ use crate::server::endpoint::Endpoint;
 use crate::session::{Holder, PrincipalId, Session};
 use crate::sync::Arc;
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    /// Where the client is, as far as the operator's proxies tell.
+    /// The client's address, as far as trusted proxies state it.
     pub(super) address: IpAddr,
-    /// The owner of the caller's sessions; `None` is anybody who knows their ID.
+    /// The owner of the caller's sessions; `None` is anyone who knows their ID.
     pub(super) principal: Option<PrincipalId>,
-    /// Keeps that number in use.
+    /// Keeps the principal's number in use.
     pub(super) holder: Holder,
 }
 
@@ -32,11 +32,11 @@ pub(super) fn session<H: Handler>(
     headers::protocol_version(headers)?;
     let id = headers::session_id(headers)?.ok_or(Refusal::MissingSession)?;
     let session = endpoint.sessions.find(id, caller.principal)?;
-    // It may have ended since it was found.
+    // The session may have ended since it was found.
     if session.hear() { Ok(session) } else { Err(Refusal::UnknownSession) }
 }
 
-/// The session that the request names, once it is past `initialize`.
+/// The session that the request names, if `initialize` is complete.
 pub(super) fn initialized_session<H: Handler>(
     endpoint: &Endpoint<H>,
     headers: &HeaderMap,

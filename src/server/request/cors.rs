@@ -1,4 +1,4 @@
-//! OPTIONS, and what pages of other origins may do (CORS), where the operator allows it.
+//! OPTIONS and CORS: what pages of other origins may do, where the operator allows it.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -22,20 +22,20 @@ const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static(Refusal::ALLOW);
 
 /// The origin of the request, if its page may read the answer.
 pub(super) fn reader(request: &HeaderMap, allowed: &Allowed) -> Option<HeaderValue> {
-    // Several that differ are one page's and somebody else's: nobody's, and refused where the origin is checked.
+    // Several different values name no single origin. They are refused where the origin is checked.
     let origin = headers::single(request, &ORIGIN).ok()??;
     let is_allowed = allowed.cors.allows_origin(origin);
     if is_allowed { HeaderValue::from_str(origin).ok() } else { None }
 }
 
-/// Lets the page read the answer.
+/// Allows the page to read the answer.
 pub(super) fn allow(answer: &mut HeaderMap, origin: HeaderValue) {
     answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
     answer.append(VARY, HeaderValue::from_static("origin"));
 }
 
-/// Answers OPTIONS: with the methods there are, and a page of another origin with what it may send.
+/// Answers OPTIONS: with the supported methods, and for a page of another origin with what it may send.
 pub(super) fn options<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Answered<H> {
     let mut answer = empty(StatusCode::NO_CONTENT);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(Refusal::ALLOW));
@@ -46,7 +46,7 @@ pub(super) fn options<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -
     answer
 }
 
-/// Answers a browser's question ahead of the request proper. Its page may send the headers `also`, too.
+/// Answers a preflight request. Its page may also send the headers `also`.
 fn preflight(answer: &mut HeaderMap, also: &[HeaderName]) {
     let headers = also.iter().fold(ALLOWED_HEADERS.to_owned(), |all, name| all + ", " + name.as_str());
     let headers = HeaderValue::try_from(headers);

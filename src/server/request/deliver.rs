@@ -1,4 +1,4 @@
-//! Which form the answer to a request has: JSON if its response is there at once and alone, else a stream.
+//! Chooses the form of an answer: JSON if the response is ready at once and alone, otherwise a stream.
 
 use std::future::poll_fn;
 
@@ -11,13 +11,13 @@ use crate::server::endpoint::Endpoint;
 use crate::session::Connection;
 use crate::sync::Arc;
 
-/// Turns that others on the runtime get before an answer becomes a stream that goes on.
+/// Times that other tasks run before an answer becomes a stream that stays open.
 const TURNS: usize = 2;
 
 /// Answers as JSON or as a stream, whichever fits what was published by now.
 ///
-/// Who works in tasks of its own, as rmcp's services do, gets the turns that such tasks take. A stream that is
-/// finished by then is sent whole, and its socket need not go to the writer and back.
+/// A handler that works in tasks of its own, as rmcp's services do, gets the turns that these tasks need. A stream that
+/// is finished by then is sent whole, and its socket does not go to the writer and back.
 pub(super) async fn deliver<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     mut connection: Connection,
@@ -32,7 +32,7 @@ pub(super) async fn deliver<H: Handler>(
     stream(endpoint, connection).await
 }
 
-/// Answers as a stream, which is sent whole if it is finished by then.
+/// Answers as a stream. A stream that finishes within [`TURNS`] is sent whole.
 pub(super) async fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, connection: Connection) -> Answered<H> {
     for _ in 0..TURNS {
         if connection.is_finished() {
@@ -43,7 +43,7 @@ pub(super) async fn stream<H: Handler>(endpoint: &Arc<Endpoint<H>>, connection: 
     answer::stream(endpoint, connection)
 }
 
-/// Answers a client that accepts JSON alone: with the response, when it is there.
+/// Answers a client that accepts only JSON, once the response is ready.
 pub(super) async fn answer_whole<H>(
     mut connection: Connection,
     id: &RequestId,
@@ -55,7 +55,7 @@ pub(super) async fn answer_whole<H>(
         None if connection.session().is_closed() => Err(Refusal::UnknownSession),
         //= https://modelcontextprotocol.io/specification/2025-11-25/basic/utilities/cancellation#behavior-requirements
         //# Receivers of cancellation notifications SHOULD: [...] Not send a response for the cancelled request
-        // A departure: an HTTP request has to be answered, and here there is no stream that could end without one.
+        // A departure: an HTTP request must be answered, and here there is no stream that could end without a response.
         None => {
             let mut body = Vec::new();
             protocol::write_error(&mut body, Some(id), REQUEST_CANCELLED, "the request was cancelled", None);

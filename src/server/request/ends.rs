@@ -1,15 +1,15 @@
-//! The time at which a connection has reached its age, and its streams are told to come back.
+//! The time at which a connection reaches its maximum age, and its streams are told to reconnect.
 
 use std::time::Duration;
 
 use crate::stream::Moment;
 
-/// When a connection has had its time: tenths of a second since the server's start.
+/// When a connection reaches its maximum age: tenths of a second since the server's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Ends(u32);
 
 impl Ends {
-    /// Not by its age.
+    /// No maximum age.
     pub(in crate::server) const NEVER: Self = Self(u32::MAX);
 
     pub(in crate::server) fn at(moment: Moment) -> Self {
@@ -20,7 +20,7 @@ impl Ends {
         self != Self::NEVER && now.0 / 100 >= u64::from(self.0)
     }
 
-    /// How long until then; `None` is for ever.
+    /// Time left; `None` is for ever.
     pub(in crate::server) fn after(self, now: Moment) -> Option<Duration> {
         (self != Self::NEVER).then(|| Duration::from_millis((u64::from(self.0) * 100).saturating_sub(now.0)))
     }

@@ -28,7 +28,7 @@ pub(super) fn answer<H: Handler>(
     //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#listening-for-messages-from-the-server
     //# The server MUST either return `Content-Type: text/event-stream` in response to this HTTP GET, or else return
     //# HTTP 405 Method Not Allowed
-    // A departure: a client that has everything of a finished stream gets 204, which in server-sent events means
+    // A departure: a client that has received all of a finished stream gets 204, which in server-sent events means
     // "do not reconnect". An empty stream would be resumed again and again by clients that do not count a JSON-RPC
     // error as the end, and to 405 some of them answer with a retry.
     if connection.is_exhausted() {

@@ -1,4 +1,4 @@
-//! `initialize`: a session begins, if the handler agrees to it.
+//! `initialize`: begins a session, if the handler accepts it.
 
 use std::future::poll_fn;
 
@@ -15,7 +15,7 @@ use crate::server::endpoint::Endpoint;
 use crate::session::{Creator, Session};
 use crate::sync::Arc;
 
-/// Answers `initialize`: a session begins, if the handler says so.
+/// Answers `initialize`. The session stays if the handler answers with a result.
 pub(super) async fn answer<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
@@ -28,14 +28,14 @@ pub(super) async fn answer<H: Handler>(
         return Err(Refusal::Draining);
     }
     if let Some(id) = headers::session_id(headers)? {
-        // The server chooses the ID. One that exists is initialised already, and any other is not adopted.
+        // The server chooses the ID. A session that exists is initialised already, and no other ID is adopted.
         let exists = endpoint.sessions.find(id, caller.principal).is_ok();
         return Err(if exists { Refusal::AlreadyInitialized } else { Refusal::SessionNotAllowed });
     }
     let creator = Creator { holder: caller.holder, address: Some(caller.address) };
     let session = endpoint.sessions.admit(creator)?;
-    // The session ends with this guard unless the handler agrees to it: an error, or a client that goes away
-    // before it can know the ID.
+    // The session ends with this guard unless the handler accepts it: after an error, or when the client disconnects
+    // before it knows the ID.
     let mut tentative = Tentative { endpoint, session: &session, keep: false };
     let id = asked.id.clone();
     let request = session.open_initialize(asked.id, asked.progress_token, version)?;
@@ -48,7 +48,7 @@ pub(super) async fn answer<H: Handler>(
         answer_whole(connection, &id).await?
     } else {
         poll_fn(|context| connection.poll_started(context)).await;
-        // An error must not leave a session behind, so the answer is taken whole where it is there.
+        // An error must not leave a session behind, so the answer is taken whole if it is ready.
         while connection.is_finishing() {
             tokio::task::yield_now().await;
         }
@@ -63,7 +63,7 @@ pub(super) async fn answer<H: Handler>(
     Ok(answer)
 }
 
-/// A session that nobody can use yet.
+/// Ends a session that its client does not know yet.
 struct Tentative<'a, H: Handler> {
     endpoint: &'a Endpoint<H>,
     session: &'a Session,

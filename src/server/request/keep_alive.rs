@@ -1,7 +1,7 @@
-//! Keep-alive comments for all streams from one timer.
+//! Keep-alive comments for all streams, from one timer.
 //!
-//! Streams are spread over buckets; one timer goes round the buckets and wakes one after the other, so that a
-//! million quiet streams are not all written to in the same moment, and none needs a timer of its own.
+//! Streams are spread over buckets, and one timer wakes the buckets in turn, so that a
+//! million quiet streams are not written to at the same moment, and none needs a timer of its own.
 
 use std::task::Context;
 use std::time::Duration;
@@ -22,7 +22,7 @@ struct Bucket {
     waiters: Waiters,
 }
 
-/// One stream's place in a bucket.
+/// The entry of one stream in a bucket.
 pub(in crate::server) struct Beat {
     bucket: usize,
     round: u64,
@@ -31,14 +31,14 @@ pub(in crate::server) struct Beat {
     busy: bool,
 }
 
-/// What the rounds say to a stream.
+/// What a stream learns about the rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Turn {
-    /// No round since it last asked. Its task is woken at the next.
+    /// There was no round since it last asked. Its task is woken by the next one.
     Same,
-    /// A round passed, and it wrote something.
+    /// There was a round, and the stream wrote something.
     Busy,
-    /// A round passed, and it wrote nothing: a comment is due.
+    /// There was a round, and the stream wrote nothing: a comment is due.
     Quiet,
 }
 
@@ -47,7 +47,7 @@ impl KeepAlive {
         Self { buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// Gives a stream its place.
+    /// Adds a stream to a bucket.
     pub(in crate::server) fn join(&self) -> Beat {
         // Relaxed: it only spreads the streams.
         let bucket = self.next.fetch_add(1, Ordering::Relaxed) % BUCKETS;
@@ -55,7 +55,7 @@ impl KeepAlive {
         Beat { bucket, round, waiter: Waiter::new(), busy: true }
     }
 
-    /// Goes round the buckets for ever, each once per `every`.
+    /// Wakes the buckets in turn for ever, each once per `every`.
     pub(in crate::server) async fn run(&self, every: Duration) {
         let mut timer = tokio::time::interval(every / BUCKETS as u32);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -85,7 +85,7 @@ impl Beat {
         self.busy = true;
     }
 
-    /// Whether a round passed since it was last asked. If not, the task is woken when one did.
+    /// Whether there was a round since the last call. If not, the task is woken by the next one.
     pub(in crate::server) fn turn(&mut self, keep_alive: &KeepAlive, context: &mut Context<'_>) -> Turn {
         let bucket = &keep_alive.buckets[self.bucket];
         bucket.waiters.register(&mut self.waiter, context.waker());

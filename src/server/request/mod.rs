@@ -1,25 +1,25 @@
-//! Answers one HTTP request, whatever carried it.
+//! Answers one HTTP request, independent of the connection that carries it.
 //!
-//! It is generic over the body of the request and knows no socket. It answers with what
-//! [`Endpoint`](super::endpoint::Endpoint) has: bytes, or a stream of events.
+//! It is generic over the body of the request and knows no socket. It answers from the
+//! [`Endpoint`](super::endpoint::Endpoint), with bytes or a stream of events.
 //!
-//! # The way of a request
+//! # Order of the files
 //!
-//! Down through these files, each of which calls only those below it:
+//! A request passes through these files from top to bottom. Each calls only those below it:
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`route`] | finds the path and the method, and accounts for the answer |
+//! | [`route`] | dispatches by path and method, counts and logs the answer |
 //! | [`admit`] | checks the size of the head, the host, the origin, and the rate of the address |
-//! | [`authenticate`] | asks who sends it |
-//! | [`cors`] | answers OPTIONS, and says what pages of other origins may do |
+//! | [`authenticate`] | asks the authenticator for the principal |
+//! | [`cors`] | answers OPTIONS, and writes the CORS headers |
 //! | [`get`], [`delete`], [`post`] | one method each |
 //! | [`read`] | reads the body of a POST |
-//! | [`initialize`], [`batch`] | the two kinds of POST that are not one message in a session |
-//! | [`caller`] | finds the session that it names |
+//! | [`initialize`], [`batch`] | the two kinds of POST other than one message in a session |
+//! | [`caller`] | finds the session of the request |
 //! | [`deliver`] | chooses between JSON and a stream |
 //! | [`run`] | gives messages to the handler |
-//! | [`answer`] | makes answers, refusals among them |
+//! | [`answer`] | builds answers, refusals among them |
 //! | [`body`] | the bodies of answers: bytes, or a stream with its keep-alive comments |
 //!
 //! Below them are [`record`], a line of the access log; [`keep_alive`], the timer of comments; [`ends`], the age of a

@@ -1,7 +1,7 @@
-//! Counts the bytes of request bodies that have begun to come and are not complete.
+//! Counts the bytes of request bodies that are still being received.
 //!
-//! What has come of such a body is memory that a client took and gave nothing for. So it is counted, over all
-//! connections and streams, and beyond a limit requests are refused until some of it is gone.
+//! An incomplete body is memory that a client holds without a request. So it is counted, over all
+//! connections and streams, and beyond a limit requests are refused until some of it is released.
 
 use crossbeam_utils::CachePadded;
 
@@ -12,7 +12,7 @@ use crate::sync::{AtomicUsize, Ordering};
 #[derive(Debug, Default)]
 pub(in crate::server) struct Pending(CachePadded<AtomicUsize>);
 
-/// One body's part of them, given back when it is dropped.
+/// The share of one body, released when it is dropped.
 pub(super) struct PendingShare<'a> {
     pending: &'a Pending,
     limit: usize,
@@ -20,21 +20,21 @@ pub(super) struct PendingShare<'a> {
 }
 
 impl Pending {
-    /// Begins the share of one body, which fails to grow while all together have more than `limit` bytes.
+    /// Begins the share of one body. It cannot grow while all bodies together have more than `limit` bytes.
     pub(super) fn share(&self, limit: usize) -> PendingShare<'_> {
         PendingShare { pending: self, limit, bytes: 0 }
     }
 }
 
 impl PendingShare<'_> {
-    /// Counts `bytes` more.
+    /// Adds `bytes` to the share.
     ///
     /// # Errors
     ///
     /// All bodies together have more than the limit.
     pub(super) fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.bytes += bytes;
-        // Relaxed: the number alone matters, and each change of it is one step.
+        // Relaxed: only the number matters, and each change is one step.
         let before = self.pending.0.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.limit { Err(Refusal::Busy) } else { Ok(()) }
     }

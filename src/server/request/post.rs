@@ -1,4 +1,4 @@
-//! POST: one message or a batch in; the answer to it out.
+//! POST: takes one message or a batch, and answers it.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -34,7 +34,7 @@ where
     };
     let headers = request.headers();
     let (id, answered) = match body.and_then(read_message) {
-        // Boxed, as few clients send it.
+        // Boxed, because few clients send it.
         Ok(Content::Batch(body)) => {
             (None, Box::pin(batch::answer(endpoint, headers, caller, body, forms)).await)
         }
@@ -42,12 +42,12 @@ where
             Incoming::Request { request, id, progress_token, wants } => {
                 let asked = Asked { request, id: id.clone(), progress_token, forms };
                 let answered = match wants {
-                    // Boxed, as it comes once a session and would make the future of every request larger.
+                    // Boxed: it arrives once a session, and would make the future of every request larger.
                     Some(version) => {
                         Box::pin(initialize::answer(endpoint, headers, caller, asked, version)).await
                     }
                     None => match call(endpoint, headers, caller, asked) {
-                        // Boxed, as few clients want it.
+                        // Boxed, because few clients ask for it.
                         Ok(connection) if forms == Forms::Json => {
                             Box::pin(answer_whole(connection, &id)).await
                         }
@@ -70,7 +70,7 @@ where
     })
 }
 
-/// What a body holds.
+/// The content of a body.
 enum Content {
     Message(Incoming),
     Batch(Bytes),
@@ -84,7 +84,7 @@ fn read_message(body: Bytes) -> Result<Content, Refusal> {
     }
 }
 
-/// Checks the head, and returns what forms of an answer the client accepts.
+/// Checks the head, and returns the forms of an answer that the client accepts.
 fn check_head<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result<Forms, Refusal> {
     headers::check_transfer_encoding(headers)?;
     let declared = headers::content_length(headers)?;
@@ -101,7 +101,7 @@ fn check_head<H: Handler>(endpoint: &Endpoint<H>, headers: &HeaderMap) -> Result
     Ok(forms)
 }
 
-/// Begins the answer to any other request.
+/// Begins the answer to a request other than `initialize`.
 fn call<H: Handler>(
     endpoint: &Arc<Endpoint<H>>,
     headers: &HeaderMap,
@@ -119,7 +119,7 @@ fn call<H: Handler>(
     Ok(connection)
 }
 
-/// Takes a notification.
+/// Passes a notification on.
 //= https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#sending-messages-to-the-server
 //# If the server accepts the input, the server MUST return HTTP status code 202 Accepted with no body.
 fn notify<H: Handler>(
@@ -134,7 +134,7 @@ fn notify<H: Handler>(
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-/// Takes the response to a request of the server.
+/// Passes on the response to a request of the server.
 fn respond<H: Handler>(
     endpoint: &Endpoint<H>,
     headers: &HeaderMap,

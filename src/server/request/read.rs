@@ -1,4 +1,4 @@
-//! Reads the body of a request: how long it may take, and how much of it is held.
+//! Reads the body of a request, within limits of time and memory.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::protocol::Refusal;
 use crate::server::config::Config;
 use crate::server::endpoint::Endpoint;
 
-/// How long a body may still take once the drain began. Its request is not in flight yet: the client can send it to
+/// Time that a body has once the drain began. Its request is not in flight yet: the client can send it to
 /// another server, and one that stopped sending does not hold the drain.
 const AFTER_DRAIN: Duration = Duration::from_secs(2);
 
@@ -26,7 +26,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let limit = endpoint.config.max_body_bytes;
-    // Nearly always all of it came with the head.
+    // Most bodies arrive with the head.
     let first = match poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await {
         Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
         Poll::Ready(Some(Err(_))) => return Err(Refusal::ParseError),
@@ -42,7 +42,7 @@ where
     rest(&endpoint.config, &endpoint.pending, first, body, endpoint.drains()).await
 }
 
-/// Reads what comes behind `first`, by the deadline, and soon if `draining` resolves.
+/// Reads what follows `first`, before the deadline, or within [`LAST_BYTES`] once `draining` resolves.
 async fn rest(
     config: &Config,
     pending: &Pending,
@@ -73,7 +73,7 @@ async fn all(
     held.add(first.len())?;
     let mut whole = Vec::from(first);
     while let Some(frame) = body.frame().await {
-        // An error: the client went away, or broke the framing; hardly anybody is there to read the answer.
+        // The client disconnected or broke the framing; most likely nobody reads the answer.
         let Ok(data) = frame.map_err(|_| Refusal::ParseError)?.into_data() else { continue };
         if data.len() > limit - whole.len() {
             return Err(Refusal::BodyTooLarge { limit });

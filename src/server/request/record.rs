@@ -1,7 +1,7 @@
 //! The ID of a request, and its line in the access log.
 //!
-//! Off by default, and then a request pays one look at a switch. A [`Record`] goes with its answer, to hyper or to the
-//! writer; when the answer is over, and the record is dropped, its line is written. No line holds a path, a query, a
+//! Off by default: then a request costs one look at a switch. A [`Record`] travels with its answer, to hyper or to the
+//! writer. When the answer ends, the record is dropped and writes its line. No line contains a path, a query, a
 //! session ID or anything of a body.
 
 use std::fmt;
@@ -16,13 +16,13 @@ use crate::server::config::AccessLog;
 use crate::session::Principal;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Carries the ID of a request in its answer.
+/// The response header with the ID of the request.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What is logged for a client that went away before its answer, as nginx does.
+/// Logged as the status when the client disconnected before its answer, as nginx does.
 const CLIENT_WENT_AWAY: u16 = 499;
 
-/// A number for one request: 128 bits, written as 32 hexadecimal digits.
+/// The ID of one request: 128 bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestTag(u128);
 
@@ -40,7 +40,7 @@ impl RequestTag {
         let are_digits = [version, trace, parent, flags]
             .iter()
             .all(|part| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
-        // A later version may have more behind it, and 255 is none.
+        // A later version may append fields. Version 255 is invalid.
         let is_version = version != "ff" && (rest.is_empty() || version != "00" && rest.starts_with('-'));
         let is_something = |part: &str| part.bytes().any(|byte| byte != b'0');
         if !(are_digits && is_version && is_something(trace) && is_something(parent)) {
@@ -49,7 +49,7 @@ impl RequestTag {
         u128::from_str_radix(trace, 16).ok().map(Self)
     }
 
-    /// As it stands in an answer.
+    /// The value of the response header.
     fn to_header_value(self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.to_string()).ok()
     }
@@ -61,11 +61,11 @@ impl fmt::Display for RequestTag {
     }
 }
 
-/// Makes the records of one server.
+/// Creates the records of one server.
 pub(in crate::server) struct Records {
     access_log: AccessLog,
     request_ids: bool,
-    /// Two keys, drawn at the start: no two servers give out the same IDs.
+    /// Two random keys, so that no two servers give out the same IDs.
     keys: [RandomState; 2],
     count: AtomicU64,
 }
@@ -80,7 +80,7 @@ impl Records {
         }
     }
 
-    /// Begins the record of a request; `None` if nothing is noted of requests.
+    /// Begins the record of a request; `None` if requests have neither a log line nor an ID.
     pub(super) fn begin(
         &self,
         method: &'static str,
@@ -110,14 +110,14 @@ impl Records {
     }
 
     fn tag(&self) -> RequestTag {
-        // Relaxed: each number is given out once, in whatever order.
+        // Relaxed: each number is given out once, in any order.
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one(count)));
         RequestTag(high << 64 | low)
     }
 }
 
-/// One request. Its line is written when it is dropped.
+/// The record of one request. Writes its log line when it is dropped.
 pub(super) struct Record {
     tag: RequestTag,
     method: &'static str,
@@ -134,12 +134,12 @@ impl Record {
         self.tag
     }
 
-    /// Whether it becomes a line of the log.
+    /// Whether a log line is written.
     pub(super) fn is_logged(&self) -> bool {
         self.is_logged
     }
 
-    /// Notes that the answer begins, and names the request in it.
+    /// Notes the beginning of the answer, and adds the ID to its headers.
     pub(super) fn answer(&mut self, status: u16, headers: &mut HeaderMap, principal: Option<Principal>) {
         self.status = status;
         self.principal = principal;
@@ -148,7 +148,7 @@ impl Record {
         }
     }
 
-    /// Notes that so much of the answer's body went on its way.
+    /// Adds to the bytes of the answer's body that were sent.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }

@@ -1,4 +1,4 @@
-//! The way of a request: it is admitted or refused, goes to its path and its method, and its answer is accounted for.
+//! Routes a request: admits or refuses it, dispatches it by path and method, counts and logs its answer.
 
 use std::net::IpAddr;
 
@@ -26,11 +26,11 @@ use crate::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Peer {
     pub(in crate::server) address: IpAddr,
-    /// Whether it says in headers where a request comes from, if it is a proxy.
+    /// Whether a proxy at this address states the client in headers.
     pub(in crate::server) writes_headers: bool,
 }
 
-/// Answers one request, whatever it is. It is borrowed all the way down, so that the future holds it once.
+/// Answers one request. The request is borrowed all the way down, so that the future holds it once.
 pub(in crate::server) async fn answer<H, B>(
     endpoint: &Arc<Endpoint<H>>,
     request: &mut Request<B>,
@@ -65,7 +65,7 @@ where
     answer
 }
 
-/// Answers a request if it may come in at all.
+/// Answers a request, if the checks of [`admit`] pass.
 async fn admit<H, B>(endpoint: &Arc<Endpoint<H>>, request: &mut Request<B>, address: IpAddr) -> Answered<H>
 where
     H: Handler,
@@ -88,7 +88,7 @@ where
     //# Responses with status codes that are defined as heuristically cacheable (e.g., 200, 203, 204, 206, 300, 301,
     //# 308, 404, 405, 410, 414, and 501 in this specification) can be reused by a cache with heuristic expiration
     //# unless otherwise indicated
-    // What a session is answered must not reach another session from a cache on the way.
+    // No cache may serve one session's answer to another.
     answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Some(origin) = reader {
         cors::allow(answer.headers_mut(), origin);
@@ -96,7 +96,7 @@ where
     answer
 }
 
-/// Answers a request that was admitted, by its path and its method.
+/// Answers an admitted request, by path and method.
 async fn dispatch<H, B>(endpoint: &Arc<Endpoint<H>>, request: &mut Request<B>, address: IpAddr) -> Answered<H>
 where
     H: Handler,
@@ -138,7 +138,7 @@ where
     answer
 }
 
-/// Tells a load balancer whether to send clients here.
+/// Answers the health check of a load balancer.
 fn health<H: Handler>(endpoint: &Endpoint<H>, method: &Method) -> Answered<H> {
     let mut answer = if matches!(*method, Method::GET | Method::HEAD) {
         let is_ready = endpoint.metrics.readiness() == Readiness::Serving;
@@ -155,7 +155,7 @@ fn health<H: Handler>(endpoint: &Endpoint<H>, method: &Method) -> Answered<H> {
     answer
 }
 
-/// Leaves the head of an answer, with the size of the body that it does without.
+/// Removes the body of an answer, and states its size.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
 //# The HEAD method is identical to GET except that the server MUST NOT send content in the response.
 fn behead<H: Handler>(answer: &mut Answered<H>) {
@@ -166,11 +166,11 @@ fn behead<H: Handler>(answer: &mut Answered<H>) {
     *answer.body_mut() = AnswerBody::empty();
 }
 
-/// Who sent a request, beside the answer, where the access log asks for it.
+/// The principal of the request, kept with the answer for the access log.
 #[derive(Clone)]
 struct Sender(Principal);
 
-/// Names the request in its answer. The record goes with a stream, and ends here for every other answer.
+/// Adds the ID of the request to its answer. The record travels with a stream, and ends here for every other answer.
 fn note<H: Handler>(mut record: Box<Record>, answer: &mut Answered<H>) {
     let principal = answer.extensions_mut().remove::<Sender>().map(|Sender(principal)| principal);
     record.answer(answer.status().as_u16(), answer.headers_mut(), principal);

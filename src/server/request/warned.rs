@@ -1,7 +1,7 @@
-//! Warns the operator that a host or an origin is refused, now and then.
+//! Warns the operator, rarely, that a host or an origin is refused.
 //!
-//! A host or an origin that is not allowed is most often one that was forgotten. So the setting is named, so seldom that
-//! a flood of such requests does not fill the log, and without the value, which is the client's.
+//! A host or an origin that is not allowed was often just forgotten. The warning names the setting. It is so rare that
+//! a flood of such requests does not fill the log, and it does not contain the value, which the client chose.
 
 use crate::protocol::Refusal;
 use crate::stream::Moment;
@@ -10,7 +10,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Milliseconds between two warnings that a host or an origin is not allowed.
 const WARN_EVERY: u64 = 10_000;
 
-/// When it was last said aloud that a host, and that an origin, is not allowed.
+/// When the operator was last warned of a host, and of an origin.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Warned {
     host: AtomicU64,
@@ -18,16 +18,18 @@ pub(in crate::server) struct Warned {
 }
 
 impl Warned {
-    /// Warns, if `refusal` is about a host or an origin, and that was not said for a while.
+    /// Warns if `refusal` is about a host or an origin, and the last such warning is old enough.
     pub(super) fn note(&self, refusal: &Refusal, Moment(now): Moment) {
         match refusal {
             Refusal::BadHost if is_time(&self.host, now) => {
-                tracing::warn!("refused a Host: allow it with allow_host (in the library Allowed::hosts)");
+                tracing::warn!(
+                    "refused a Host that is not allowed; to allow it, set allow_host (in the library: Allowed::hosts)"
+                );
             }
             Refusal::BadOrigin if is_time(&self.origin, now) => {
                 tracing::warn!(
-                    "refused an Origin: allow it with allow_origin, or with cors_origin if its pages read the \
-                     answers (in the library Allowed::origins and Allowed::cors)"
+                    "refused an Origin that is not allowed; to allow it, set allow_origin, or cors_origin if its pages read the \
+                     answers (in the library: Allowed::origins, Allowed::cors)"
                 );
             }
             _ => {}
@@ -35,9 +37,9 @@ impl Warned {
     }
 }
 
-/// Whether it was not said for a while; then it is about to be.
+/// Whether the last warning is old enough. If so, the caller warns now.
 fn is_time(next: &AtomicU64, now: u64) -> bool {
-    // Relaxed: a time that orders nothing. Of those who come at once, one is told yes.
+    // Relaxed: a time that orders nothing. Of concurrent callers, one gets `true`.
     next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (now >= next).then_some(now + WARN_EVERY))
         .is_ok()
 }

@@ -1,4 +1,4 @@
-//! One stream in the writer: its chunks, its socket, its end.
+//! One stream in the writer: frames its events as chunks and sends them to its socket.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
@@ -16,63 +16,63 @@ use crate::session::{Connection, Piece, PieceBuf};
 use crate::sse::{self, Held};
 use crate::stream::Moment;
 
-/// What ends a chunked body.
+/// The end of a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// A piece larger than this is not copied but sent from where it stands. Below, one send of a copy costs less than
+/// A larger piece is sent from where it is, without a copy. A smaller one is copied, which costs less than
 /// the slices of a vectored one.
 const COPIED: usize = 64 << 10;
-/// So much is put together before it is sent.
+/// Bytes collected for one send.
 const TOGETHER: usize = 64 << 10;
-/// Slices of one vectored send.
+/// Maximum number of slices of one vectored send.
 const SLICES: usize = 64;
 
 /// A stream and the socket it is written to.
 pub(super) struct StreamEntry {
     pub(super) socket: TcpStream,
     connection: Connection,
-    /// What most entries have nothing of.
+    /// State that most entries do not need.
     aside: Option<Box<WaitingBytes>>,
     permit: Permit,
     ends: Ends,
     keep_alive: bool,
-    /// The last chunk is written or on its way.
+    /// The last chunk is written or pending.
     ended: bool,
-    /// The socket takes nothing until epoll says so.
+    /// The socket is full until epoll reports otherwise.
     blocked: bool,
-    /// Something was sent since the last round of comments.
+    /// Events were sent since the last round of comments.
     busy: bool,
-    /// epoll tells when the socket takes something again.
+    /// epoll is registered for writability.
     pub(super) watched: bool,
-    /// Its client was asked to go and come back.
+    /// Its client was told to reconnect.
     sent_back: bool,
 }
 
-/// Bytes that wait beside a stream.
+/// Bytes that are pending outside the stream.
 #[derive(Default)]
 struct WaitingBytes {
-    /// What the socket did not take yet. While it is there nothing is taken from the stream.
+    /// What the socket did not take yet. Until it is sent, nothing is taken from the stream.
     unsent: Option<Unsent>,
-    /// When the socket last took something of that, or was found full.
+    /// When the socket last took some of it, or was found full.
     since: Moment,
-    /// What hyper had read beyond the request; nearly always nothing.
+    /// What hyper had read beyond the request; almost always empty.
     unread: Bytes,
-    /// Counts both, but for what stands in frames.
+    /// Charges both to the memory limit, except bytes in shared frames.
     held: Held,
 }
 
-/// A copy, a piece where it stands, and the end of its chunk.
+/// A copy, a piece that was not copied, and the end of its chunk.
 type Unsent = Chain<Chain<Bytes, PieceBuf>, &'static [u8]>;
 
-/// How far an entry got.
+/// What an entry waits for after it was driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Drive {
-    /// It waits for its stream.
+    /// The next event of its stream.
     Waiting,
-    /// It waits for its socket.
+    /// Its socket.
     Blocked,
-    /// Everything was sent.
+    /// Nothing: everything was sent.
     Done,
-    /// The socket is gone.
+    /// Nothing: the socket is broken.
     Broken,
 }
 
@@ -104,27 +104,27 @@ impl StreamEntry {
         }
     }
 
-    /// Whether it carries a standalone stream, and so the messages to all sessions as well.
+    /// Whether it carries a standalone stream, which includes the messages to all sessions.
     pub(super) fn is_standalone(&self) -> bool {
         self.connection.is_standalone()
     }
 
-    /// Reads the entry's own memory, as [`Connection::warm`] does what is behind it.
+    /// Loads the entry's own memory into the cache, as [`Connection::warm`] does for the stream's.
     pub(super) fn warm(&self) -> bool {
         self.blocked ^ self.aside.is_some()
     }
 
-    /// Reads what [`drive`](Self::drive) will look at behind the entry.
+    /// Loads the memory that [`drive`](Self::drive) will read.
     pub(super) fn warm_connection(&self) -> bool {
         self.connection.warm()
     }
 
-    /// Sends what is pending. `scratch` holds what goes out first, and is empty afterwards.
+    /// Sends what is pending. `scratch` contains bytes to send first, and is empty afterwards.
     pub(super) fn drive(&mut self, scratch: &mut Vec<u8>) -> Drive {
         if self.blocked {
             return Drive::Blocked;
         }
-        // Whoever is driven next finds it empty, also if a waker panics: another client's events are none of its own.
+        // Emptied also if a waker panics: the next entry must not send another client's events.
         let scratch = Emptied(scratch);
         self.try_drive(scratch.0).unwrap_or(Drive::Broken)
     }
@@ -183,7 +183,7 @@ impl StreamEntry {
         }
     }
 
-    /// Keeps what the socket did not take: `copied`, then `piece` where it stands, then `end`.
+    /// Keeps what the socket did not take: `copied`, then `piece` without a copy, then `end`.
     fn leave(&mut self, copied: &[u8], piece: PieceBuf, end: &'static [u8]) {
         let since = self.connection.session().now();
         let aside = self.aside.get_or_insert_default();
@@ -196,7 +196,7 @@ impl StreamEntry {
         self.aside.as_ref().is_some_and(|aside| aside.unsent.is_some())
     }
 
-    /// Sends on what is left. False if the socket takes no more.
+    /// Sends what was kept. False if the socket takes no more.
     fn send_rest(&mut self) -> io::Result<bool> {
         self.busy = true;
         while let Some(aside) = &mut self.aside
@@ -217,7 +217,7 @@ impl StreamEntry {
                 Ok(sent) => {
                     rest.advance(sent);
                     aside.since = self.connection.session().now();
-                    // A client that takes something, however slowly, is alive.
+                    // A client that reads something, however slowly, is alive.
                     self.connection.session().touch();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -231,14 +231,14 @@ impl StreamEntry {
         Ok(true)
     }
 
-    /// Notes that the socket takes something again.
+    /// Notes that the socket is writable again.
     pub(super) fn unblock(&mut self) {
         self.blocked = false;
     }
 
-    /// One round of comments: a quiet stream gets one. `Broken` if nobody reads what the socket does not take,
-    /// for longer than `patience`, or for ever because the session ended or the client came back on another connection.
-    /// One whose time has come is told to come back.
+    /// One round of comments: a quiet stream gets one. Returns `Broken` if the client has read nothing of what is
+    /// pending for longer than `patience`, or never will because the session ended or the client resumed on another
+    /// connection. A stream whose connection has reached its age is told to reconnect.
     pub(super) fn beat(
         &mut self,
         scratch: &mut Vec<u8>,
@@ -249,14 +249,15 @@ impl StreamEntry {
             self.sent_back = true;
             self.keep_alive = false;
             counters.count_closed(CloseReason::Age);
-            // The bell rings, and it is driven to its end. One that cannot come back goes on to its response.
+            // The bell rings, and the entry is driven to its end. A stream that cannot be resumed continues to its
+            // response.
             self.connection.send_back();
         }
         if let Some(aside) = &mut self.aside
             && !aside.unread.is_empty()
             && self.connection.session().is_short_of_memory()
         {
-            // Its client has to send again, on another connection, what it sent ahead.
+            // The client must send again, on another connection, what it sent ahead.
             aside.held.set(aside.held.bytes() - aside.unread.len());
             aside.unread = Bytes::new();
             self.keep_alive = false;
@@ -272,18 +273,18 @@ impl StreamEntry {
         }
         if !std::mem::take(&mut self.busy) && !self.ended {
             append_chunk(scratch, &Piece::Control(sse::KEEP_ALIVE));
-            // The socket took everything so far: the client is alive.
+            // The socket took everything so far, so the client is alive.
             self.connection.session().touch();
             let driven = self.drive(scratch);
-            // The comment itself is no sign of life.
+            // The comment itself shows nothing about the client.
             self.busy = false;
             return driven;
         }
         Drive::Waiting
     }
 
-    /// Takes the connection apart at the end of its stream: the socket with what the client sent beyond its request,
-    /// its leave to be open, and whether it may go on.
+    /// Takes the connection apart at the end of its stream: the socket with what the client sent ahead,
+    /// its permit, and whether it stays open.
     pub(super) fn into_socket(self) -> (Prefixed<TcpStream>, Admitted, bool) {
         let Self { socket, aside, keep_alive, permit, ends, .. } = self;
         let unread = aside.map_or_else(Bytes::new, |aside| aside.unread);
@@ -291,7 +292,7 @@ impl StreamEntry {
     }
 }
 
-/// Bytes that are gone when this is dropped.
+/// Bytes that are removed when this is dropped.
 struct Emptied<'a>(&'a mut Vec<u8>);
 
 impl Drop for Emptied<'_> {

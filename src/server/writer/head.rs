@@ -1,11 +1,11 @@
-//! The head of an answer that hyper does not write.
+//! Writes the head of an answer that leaves without hyper.
 
 use std::time::SystemTime;
 
 use http::Response;
 use httpdate::HttpDate;
 
-/// The head of a chunked answer, as it goes over the wire.
+/// The bytes of the head of a chunked answer.
 pub(in crate::server) fn write_head<B>(answer: &Response<B>, keep_alive: bool) -> Vec<u8> {
     let mut out = format!("HTTP/1.1 {}\r\n", answer.status()).into_bytes();
     for (name, value) in answer.headers() {

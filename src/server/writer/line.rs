@@ -1,4 +1,4 @@
-//! The way to a reactor: its inbox, its queue of entries that have something to do, and who drives them.
+//! The shared side of a reactor: its inbox, its queue of entries with work, and the rule who drives them.
 
 use std::net::TcpStream;
 use std::ptr;
@@ -14,12 +14,12 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, try_lock};
 use crate::wake::Bell;
 use crate::wake::duty::{Duty, Work};
 
-/// A reactor that had nothing to do for this long is quiet.
+/// A reactor without work for this long is quiet.
 const QUIET: Duration = Duration::from_micros(100);
 /// The key that rings when something was published to all sessions. No entry has it.
 pub(super) const BROADCAST: u32 = u32::MAX;
 
-/// What all reactors of one server share.
+/// The state that all reactors of one server share.
 pub(super) struct Reactors {
     pub(super) duty: Duty<Queue>,
     /// Connections are closed at the end of their stream.
@@ -28,15 +28,15 @@ pub(super) struct Reactors {
     pub(super) finishing: AtomicBool,
 }
 
-/// What one reactor has to do.
+/// The work of one reactor.
 pub(super) struct Queue {
-    /// Streams that nobody has looked at yet.
+    /// Streams that the reactor has not taken in yet.
     inbox: flume::Sender<Handed>,
-    /// What is left there when the reactor has ended.
+    /// Receives what is left in the inbox when the reactor has ended.
     left: flume::Receiver<Handed>,
-    /// The reactor has ended, and looks there no more.
+    /// The reactor has ended, and does not read its inbox any more.
     gone: AtomicBool,
-    /// Entries that have something to do.
+    /// Keys of entries with work.
     pub(super) keys: SegQueue<u32>,
 }
 
@@ -61,7 +61,7 @@ impl Work for Queue {
 /// A stream on its way from hyper to a reactor.
 pub(in crate::server) struct Handed {
     pub(in crate::server) socket: Prefixed<TcpStream>,
-    /// The head of the answer, as it goes over the wire.
+    /// The bytes of the head of the answer.
     pub(in crate::server) head: Vec<u8>,
     pub(in crate::server) connection: Connection,
     /// Whether the client may send another request on the connection.
@@ -70,35 +70,35 @@ pub(in crate::server) struct Handed {
 }
 
 impl Reactors {
-    /// Hands a stream to a reactor that has not ended, `first` or one behind it.
+    /// Hands a stream to the first reactor from `first` on that has not ended.
     pub(super) fn hand_over(&self, first: usize, handed: Handed) {
         let duty = &self.duty;
         let count = duty.members();
         let Some(member) =
             (first..first + count).map(|member| member % count).find(|member| !duty.work(*member).is_gone())
         else {
-            tracing::warn!("a stream ends, as nobody is left to write it; its client has to resume it");
+            tracing::warn!("no reactor is left; a stream ends and its client has to resume it");
             return;
         };
         let queue = duty.work(member);
         // It cannot fail: the queue has a receiver of its own.
         let _ = queue.inbox.send(handed);
         duty.call(member, here());
-        // The reactor may have ended meanwhile. The lock of the inbox orders the two: if it was looked at for the last
+        // The reactor may have ended meanwhile. The lock of the inbox orders the two: if it was read for the last
         // time before this was sent, its end is seen here.
         if queue.is_gone() {
             self.pass_on(member);
         }
     }
 
-    /// Hands what is left for a reactor that has ended to others.
+    /// Hands the streams in the inbox of an ended reactor to others.
     fn pass_on(&self, member: usize) {
         while let Ok(handed) = self.duty.work(member).left.try_recv() {
             self.hand_over(member + 1, handed);
         }
     }
 
-    /// A reactor ends.
+    /// Marks a reactor as ended.
     pub(super) fn leave(&self, member: usize) {
         // Release: pairs with `Queue::is_gone`.
         self.duty.work(member).gone.store(true, Ordering::Release);
@@ -108,30 +108,30 @@ impl Reactors {
 
     /// Whether `mark` is set.
     pub(super) fn reads(mark: &AtomicBool) -> bool {
-        // Acquire: whoever sees the mark sees what was done before it was set. Pairs with `Writer::tell`.
+        // Acquire: a reader of the mark sees what was done before it was set. Pairs with `Writer::tell`.
         mark.load(Ordering::Acquire)
     }
 }
 
 /// What drives the entries behind a [`ReactorLine`].
 pub(super) trait Drives: Send + 'static {
-    /// Drives an entry on a publisher's thread. False if the task has to go on from there: what follows may close the
+    /// Drives an entry on a publisher's thread. False if the task must continue: what follows may close the
     /// connection, and run code of the application.
     fn drive_for(&mut self, key: u32) -> bool;
 }
 
-/// The way from an entry's stream to its reactor.
+/// The bell that an entry's stream rings: it leads to the entry's reactor.
 pub(super) struct ReactorLine<R> {
     pub(super) reactors: Arc<Reactors>,
     /// The reactor's number.
     pub(super) member: usize,
-    /// Times an event now and then.
+    /// Times a sample of events.
     pub(super) probe: Probe,
-    /// The reactor, as long as its task lives. Locked by the task while it is polled, and by who drives an entry
-    /// itself. Nobody waits for it: who finds it locked goes another way.
+    /// The reactor, while its task exists. Locked by the task while it is polled, and by a publisher that drives an
+    /// entry itself. No thread waits for the lock: one that finds it taken leaves the entry to the task.
     pub(super) reactor: Mutex<Option<R>>,
     started: Instant,
-    /// When the reactor last had something to do, in nanoseconds from `started`.
+    /// When the reactor last had work, in nanoseconds from `started`.
     busy: AtomicU64,
 }
 
@@ -141,7 +141,7 @@ impl<R: Drives> ReactorLine<R> {
         Self { reactors, member, probe, reactor, started, busy }
     }
 
-    /// What the reactor has to do.
+    /// The work of the reactor.
     pub(super) fn queue(&self) -> &Queue {
         self.reactors.duty.work(self.member)
     }
@@ -152,13 +152,13 @@ impl<R: Drives> ReactorLine<R> {
         self.reactors.duty.call(self.member, here());
     }
 
-    /// Notes that the reactor has something to do right now.
+    /// Notes that the reactor has work now.
     pub(super) fn note_busy(&self) {
         // Relaxed: a time that orders nothing.
         self.busy.store(self.nanoseconds(), Ordering::Relaxed);
     }
 
-    /// Whether the reactor had nothing to do for a while.
+    /// Whether the reactor had no work for [`QUIET`].
     fn is_quiet(&self) -> bool {
         // Relaxed: as above.
         self.nanoseconds().saturating_sub(self.busy.load(Ordering::Relaxed)) >= QUIET.as_nanos() as u64
@@ -168,15 +168,15 @@ impl<R: Drives> ReactorLine<R> {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// Drives an entry on this thread, if nobody has anything to do. False if it must be left to the reactor.
+    /// Drives an entry on this thread, if no reactor has work. False if it must be left to the reactor.
     fn drive_here(&self, key: u32) -> bool {
         let duty = &self.reactors.duty;
         if key == BROADCAST || !duty.is_idle() || !self.is_quiet() || !duty.take(self.member, here()) {
             return false;
         }
-        // Whatever happens, the duty does not stay here.
+        // Gives the duty back, also after a panic.
         let mut taken = Taken { line: self, is_done: false };
-        // Locked by this very thread, if the reactor itself publishes; so `try_lock`.
+        // `try_lock`: this thread may hold the lock, if a handler publishes while the reactor runs it.
         match try_lock(&self.reactor).and_then(|mut reactor| Some(reactor.as_mut()?.drive_for(key))) {
             Some(is_done) => taken.is_done = is_done,
             None => self.queue().keys.push(key),
@@ -194,7 +194,7 @@ struct Taken<'a, R: Drives> {
 
 impl<R: Drives> Drop for Taken<'_, R> {
     fn drop(&mut self) {
-        // The time that sending took is no time of quiet: what follows right behind it goes to the reactor.
+        // The time that sending took does not count as quiet: an event right after it goes to the reactor.
         self.line.note_busy();
         let (duty, member) = (&self.line.reactors.duty, self.line.member);
         if self.is_done { duty.retire(member, here()) } else { duty.give(member, here()) }
@@ -202,7 +202,7 @@ impl<R: Drives> Drop for Taken<'_, R> {
 }
 
 impl<R: Drives> Bell for ReactorLine<R> {
-    /// Late, for an entry that is gone, this costs a look at whoever has the key now.
+    /// If the entry is gone, this costs one look at the entry that has the key now.
     fn ring(&self, key: u32) {
         self.probe.rang(key);
         self.leave(key);
@@ -220,7 +220,7 @@ thread_local! {
     static HERE: u8 = const { 0 };
 }
 
-/// A number for this thread: where it keeps what is its own.
+/// A number for this thread: the address of its thread-local storage.
 pub(super) fn here() -> u64 {
     HERE.with(|here| ptr::from_ref(here).addr() as u64)
 }

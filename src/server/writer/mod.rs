@@ -1,37 +1,37 @@
 //! Event streams over plain HTTP/1.1, written without hyper.
 //!
-//! hyper keeps two buffers of 8 KiB and a task for each connection, which a stream that is silent for minutes
-//! has no use for. So once hyper has read the request, the stream's socket is taken out of it and handed to the
+//! hyper keeps two buffers of 8 KiB and a task for each connection, which a quiet stream does not need.
+//! So once hyper has read the request, the stream's socket is taken out of it and handed to the
 //! writer: an entry in a slab, served by one of a few reactors. Streams over HTTP/2, and those whose
-//! connection still owes an earlier answer, stay inside hyper and carry the same bytes.
+//! connection has not finished an earlier answer, stay inside hyper and carry the same bytes.
 //!
 //! # Algorithm
 //!
 //! - *Hand over*: the socket, the head of the answer and the [`Connection`](crate::session::Connection) go to a
 //!   reactor's inbox.
 //! - *Ring*: an entry waits for its stream with a [`Bell`](crate::wake::Bell) in place of a waker. Ringing puts the
-//!   entry's key on the reactor's queue and calls the reactor, which is one task. Of those that one thread calls, one is
-//!   woken, and wakes the next when it is done, or all of them when it needs longer (see [`Duty`]).
-//! - *Ring when all is quiet*: if no reactor has anything to do, and this one had nothing to do for
-//!   100 µs, whoever rings drives the entry itself, on its own thread. A lone event is then at its socket before
-//!   its publisher goes on. What follows in a burst goes the usual way and leaves together.
-//! - *Drive*: take what is pending, all of it, frame it as chunks, and send it with one call. What the socket
-//!   does not take is kept, and nothing more is taken from the stream until it is gone.
+//!   entry's key on the reactor's queue and calls the reactor, which is one task. Of those that one thread calls, one
+//!   is woken, and wakes the next when it is done, or all of them when it needs longer (see [`Duty`]).
+//! - *Ring when all is quiet*: if no reactor has work, and this one had none for
+//!   100 µs, the publisher drives the entry itself, on its own thread. A lone event is then in its socket before
+//!   `publish` returns. The events of a burst behind it go to the reactor and leave together.
+//! - *Drive*: take all pending events, frame them as chunks, and send them with one call. What the socket
+//!   does not take is kept, and nothing more is taken from the stream until it is sent.
 //! - *End*: the last chunk, then the connection goes back to hyper for its next request, or is closed if the
 //!   client or the drain wants that.
 //!
 //! # Memory use
 //!
 //! About 180 bytes a stream: the entry 104, its place in the slab 16, its waiter 56. The kernel's
-//! own 2.5 to 5 KB a socket come on top.
+//! own 2.5 to 5 KB a socket are additional.
 //!
 //! # Trade-offs
 //!
 //! Reactors are tasks of the runtime that the server runs on, with an epoll of their own inside the runtime's:
-//! a publisher on the same thread reaches its readers without waking another thread, and no thread is there
+//! a publisher on the same thread reaches its readers without waking another thread, and there is no thread
 //! that the application does not know of.
 //!
-//! Publishing to a quiet stream may take as long as one non-blocking send. In return its client need not wait for what
+//! Publishing to a quiet stream may take as long as one non-blocking send. In return its client does not wait for what
 //! the publisher does next, nor for another thread to wake up.
 
 mod entry;
@@ -49,14 +49,14 @@ use line::{Queue, ReactorLine, Reactors};
 use reactor::ReactorSide;
 pub(super) use reactor::{GiveBack, Next, ReactorTask};
 
-/// The way to the reactors.
+/// Hands streams to the reactors.
 pub(in crate::server) struct Writer {
     next: AtomicUsize,
     reactors: Arc<Reactors>,
 }
 
 impl Writer {
-    /// Makes `count` reactors' ends and the way to them.
+    /// Creates the writer, and the sides of `count` reactors.
     pub(in crate::server) fn new(
         count: usize,
         latency: &Arc<Latency>,
@@ -75,25 +75,25 @@ impl Writer {
         (Self { next: AtomicUsize::new(0), reactors }, sides)
     }
 
-    /// Whether there is a reactor to hand a stream to.
+    /// Whether some reactor has not ended.
     pub(in crate::server) fn is_alive(&self) -> bool {
         let duty = &self.reactors.duty;
         (0..duty.members()).any(|member| !duty.work(member).is_gone())
     }
 
-    /// Hands a stream to a reactor. Without one left, the stream's connection ends here.
+    /// Hands a stream to a reactor. If all have ended, the stream's connection ends here.
     pub(in crate::server) fn hand_over(&self, handed: Handed) {
         // Relaxed: it only spreads the streams.
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         self.reactors.hand_over(next % self.reactors.duty.members(), handed);
     }
 
-    /// From now on connections are closed at the end of their stream.
+    /// Has connections closed at the end of their stream from now on.
     pub(in crate::server) fn drain(&self) {
         self.tell(&self.reactors.draining);
     }
 
-    /// From now on nothing is handed over: each reactor ends with its last stream.
+    /// Declares that nothing will be handed over any more: each reactor ends with its last stream.
     pub(in crate::server) fn finish(&self) {
         self.tell(&self.reactors.finishing);
     }

@@ -1,4 +1,4 @@
-//! What drives the entries of a slab: its task, and now and then the thread of a publisher.
+//! Drives the entries of a slab, in a task, or on the thread of a publisher.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -31,18 +31,18 @@ use crate::topic::{Topic, Watch};
 use crate::wake::Waiter;
 use crate::wake::duty::Duty;
 
-/// Entries driven before others on the runtime get their turn.
+/// Entries driven before other tasks of the runtime get their turn.
 const TURN: usize = 256;
-/// Of those, so many are looked at together before the first is driven.
+/// Entries whose memory is loaded together before the first of them is driven.
 const AHEAD: usize = 16;
-/// Comments go to one entry in so many at a time.
+/// Number of parts into which the entries are divided for comments.
 const ROUNDS: usize = 64;
-/// Events of sockets looked at in one go.
+/// Socket events read in one call.
 const EVENTS: usize = 256;
-/// Places of the slab that are looked at for a sweep before entries are driven.
+/// Places of the slab that a sweep visits before entries are driven.
 const LOOKED_AT: usize = 256;
 
-/// What becomes of a connection whose stream ended.
+/// What happens to a connection whose stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Next {
     /// Its next request is read.
@@ -51,16 +51,16 @@ pub(in crate::server) enum Next {
     Close,
 }
 
-/// Takes a connection whose stream ended, with what the client sent meanwhile.
+/// Receives a connection whose stream ended, with what the client sent meanwhile.
 pub(in crate::server) type GiveBack = Arc<dyn Fn(Prefixed<TcpStream>, Admitted, Next) + Send + Sync>;
 
-/// A pass over all entries, in the circle of their keys. One that is asked for while another is under way goes on
-/// from there, for a whole round.
+/// A pass over all entries, in a circle of their keys. One that is requested while another is in progress continues
+/// from the current place, for a whole round.
 #[derive(Debug, Default)]
 struct Sweep {
-    /// The place that is looked at next.
+    /// The next place.
     at: usize,
-    /// Places that are still to be looked at.
+    /// Places left.
     left: usize,
 }
 
@@ -69,9 +69,9 @@ impl Sweep {
         self.left = keys;
     }
 
-    /// The next place to look at, of `keys` in all.
+    /// Returns the next place, of `keys` in all.
     fn next(&mut self, keys: usize) -> Option<usize> {
-        // Entries may have gone since it began, and their places with them.
+        // Entries may have been removed since the pass began.
         self.left = self.left.min(keys).checked_sub(1)?;
         let at = if self.at < keys { self.at } else { 0 };
         self.at = at + 1;
@@ -79,10 +79,10 @@ impl Sweep {
     }
 }
 
-/// A reactor's end of what it shares with those who call it.
+/// A reactor's side of what it shares with its callers.
 pub(in crate::server) struct ReactorSide(pub(super) Arc<ReactorLine<Reactor>>);
 
-/// The task of a [`Reactor`], which ends with it.
+/// The task of a [`Reactor`]. The reactor ends with it.
 pub(in crate::server) struct ReactorTask(Arc<ReactorLine<Reactor>>);
 
 /// See the [module documentation](super).
@@ -93,29 +93,29 @@ pub(super) struct Reactor {
     sockets: AsyncFd<mio::Poll>,
     events: Events,
     entries: Slab<Box<StreamEntry>>,
-    /// No entry has this key or a higher one.
+    /// All keys are lower than this.
     keys: usize,
-    /// Rings when something was published to all sessions: once for all entries, which know nothing of it.
+    /// Rings once for all entries when a message to all sessions was published.
     broadcasts: Watch,
-    /// Up to where that was published when the last sweep began.
+    /// The end of that log when the last sweep began.
     swept: Position,
     sweep: Sweep,
     beat: Interval,
     round: usize,
     /// When to time the next event.
     pace: Pace,
-    /// With clients that take nothing.
+    /// The patience with clients that read nothing.
     patience: Patience,
     scratch: Vec<u8>,
-    /// Entries that a publisher drove, and how far they got. What follows is left for the task.
+    /// Entries that a publisher drove, and what they wait for. The task continues from there.
     driven: Vec<(usize, Drive)>,
     give_back: GiveBack,
     counters: Arc<ConnectionCounters>,
 }
 
 impl ReactorTask {
-    /// Makes a reactor whose quiet streams get a comment every `keep_alive`, and whose stalled ones end when `patience`
-    /// does.
+    /// Creates a reactor whose quiet streams get a comment every `keep_alive`, and whose stalled ones end when
+    /// `patience` does.
     pub(in crate::server) fn new(
         handed: flume::Receiver<Handed>,
         side: ReactorSide,
@@ -138,7 +138,7 @@ impl ReactorTask {
             events: Events::with_capacity(EVENTS),
             entries: Slab::new(),
             keys: 0,
-            // There are no entries yet. Each looks for itself when it is taken in.
+            // There are no entries yet. Each reads the log when it is taken in.
             swept: broadcasts.topic().tail(),
             broadcasts,
             sweep: Sweep::default(),
@@ -161,11 +161,11 @@ impl Reactor {
         &self.line.reactors.duty
     }
 
-    /// Takes a stream in and sends its head with whatever is pending.
+    /// Takes a stream in, and sends its head with all pending events.
     fn take_in(&mut self, handed: Handed) {
         let Handed { socket, head, mut connection, keep_alive, admitted } = handed;
         if self.entries.len() == self.entries.capacity() {
-            // Not by doubling: a place counts for each of very many streams.
+            // Not by doubling: a place costs memory for each of very many streams.
             self.entries.reserve_exact((self.entries.len() / 8).max(64));
         }
         let vacant = self.entries.vacant_entry();
@@ -174,7 +174,7 @@ impl Reactor {
         let fd = socket.socket().as_raw_fd();
         let registry = self.sockets.get_ref().registry();
         if let Err(error) = registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE) {
-            tracing::warn!(%error, "cannot watch a socket");
+            tracing::warn!(%error, "cannot register a socket with epoll");
             return;
         }
         connection.ring(self.line.clone(), small);
@@ -190,7 +190,7 @@ impl Reactor {
         }
     }
 
-    /// Sends what is pending for an entry, if it is still there.
+    /// Sends what is pending for an entry, if the entry still exists.
     fn send_pending(&mut self, key: usize) -> Option<Drive> {
         let entry = self.entries.get_mut(key)?;
         let driven = entry.drive(&mut self.scratch);
@@ -204,7 +204,7 @@ impl Reactor {
         Some(driven)
     }
 
-    /// Does what follows from how far an entry got.
+    /// Acts on what an entry waits for.
     fn settle(&mut self, key: usize, driven: Drive) {
         match driven {
             Drive::Waiting => {}
@@ -215,7 +215,7 @@ impl Reactor {
                     let fd = entry.socket.as_raw_fd();
                     let both = Interest::READABLE | Interest::WRITABLE;
                     let registry = self.sockets.get_ref().registry();
-                    // Tells at once if the socket takes something again by now.
+                    // Reports at once if the socket is writable by now.
                     if registry.reregister(&mut SourceFd(&fd), Token(key), both).is_err() {
                         self.remove(key);
                     }
@@ -237,14 +237,14 @@ impl Reactor {
     fn remove(&mut self, key: usize) -> StreamEntry {
         let entry = *self.entries.remove(key);
         if self.entries.is_empty() {
-            // What a crowd needed is given back when it is gone.
+            // Memory that many entries needed is released when they are gone.
             self.entries = Slab::new();
             self.keys = 0;
         }
         entry
     }
 
-    /// Looks at what epoll has to say.
+    /// Handles the events of epoll.
     fn look_at_sockets(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while let Poll::Ready(ready) = self.sockets.poll_read_ready_mut(context) {
             let mut ready = ready?;
@@ -263,7 +263,7 @@ impl Reactor {
                 .collect();
             for (key, gone, writable) in keys {
                 let Some(entry) = self.entries.get_mut(key) else { continue };
-                // What the client sends beyond its request waits in the kernel until the stream has ended.
+                // What the client sends ahead stays in the kernel until the stream has ended.
                 if gone {
                     drop(self.remove(key));
                 } else if writable {
@@ -275,7 +275,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Gives comments to the quiet ones among one part of the entries.
+    /// Sends comments to the quiet streams of one part of the entries.
     fn comment(&mut self) {
         for key in (self.round..self.keys).step_by(ROUNDS) {
             if let Some(entry) = self.entries.get_mut(key) {
@@ -287,7 +287,7 @@ impl Reactor {
         self.line.probe.arm();
     }
 
-    /// Does what follows from what publishers drove. Before anything else, so that the keys are still those entries'.
+    /// Continues with entries that publishers drove. Comes first, so that the keys still belong to those entries.
     fn settle_driven(&mut self) {
         for (key, driven) in std::mem::take(&mut self.driven) {
             if self.entries.contains(key) {
@@ -296,7 +296,7 @@ impl Reactor {
         }
     }
 
-    /// Drives whoever has something to do. False if there is more of it.
+    /// Drives entries with work. False if some is left.
     fn turn(&mut self) -> bool {
         let mut keys = [0; AHEAD];
         for _ in 0..TURN / AHEAD {
@@ -305,9 +305,10 @@ impl Reactor {
                 && let Some(key) = self.line.queue().keys.pop()
             {
                 if key == BROADCAST {
-                    // Registered first: what is published after this rings again.
+                    // Register first: what is published after this rings again.
                     self.broadcasts.register(Waker::noop());
-                    // It rings as well when others leave the topic, and when it is closed, which is no news here.
+                    // It also rings when other subscribers leave the topic, and when it is closed, which does not
+                    // matter here.
                     let tail = self.broadcasts.topic().tail();
                     if std::mem::replace(&mut self.swept, tail) != tail {
                         self.sweep.begin(self.keys);
@@ -330,7 +331,7 @@ impl Reactor {
             }
             let keys = &keys[..count];
             self.warm(keys);
-            // Each entry pins a few times; under a pin that stands those cost next to nothing.
+            // Each entry pins the epoch a few times; within an outer pin those are almost free.
             let pinned = Stream::pin();
             keys.iter().for_each(|key| self.drive(*key));
             drop(pinned);
@@ -342,8 +343,8 @@ impl Reactor {
         false
     }
 
-    /// Reads the memory that some entries are about to need, so that what the cache does not hold of it arrives
-    /// together, not one after the other.
+    /// Loads the memory that some entries are about to need, so that their cache misses overlap
+    /// instead of following one another.
     fn warm(&self, keys: &[usize]) {
         if keys.len() > 1 {
             let entries = || keys.iter().filter_map(|key| self.entries.get(*key));
@@ -364,7 +365,7 @@ impl Reactor {
         self.duty().begin(member, here());
         if self.turn() {
             self.line.reactors.duty.register(member, &mut self.waiter, context.waker());
-            // Once more: what came before the registration woke nobody.
+            // Once more: what was pushed before the registration woke nobody.
             if self.turn() {
                 self.line.note_busy();
                 self.duty().retire(member, here());
@@ -376,7 +377,7 @@ impl Reactor {
                 };
             }
         }
-        // Others first, then the rest. Who else has work need not wait for it.
+        // Wake other reactors with work first, then continue with the rest of this one's.
         self.duty().share(member);
         context.waker().wake_by_ref();
         Poll::Pending
@@ -393,7 +394,7 @@ impl Drives for Reactor {
                 false
             }
             Err(panic) => {
-                // What was taken from the stream may not have been sent. The client comes back and resumes.
+                // What was taken from the stream may not have been sent. The client reconnects and resumes.
                 self.driven.push((key, Drive::Broken));
                 resume_unwind(panic)
             }
@@ -406,7 +407,7 @@ impl Future for ReactorTask {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(mut reactor) = try_lock(&self.0.reactor) else {
-            // A publisher drives an entry: a matter of microseconds. Others run meanwhile.
+            // A publisher drives an entry, which takes microseconds. Let other tasks run meanwhile.
             context.waker().wake_by_ref();
             return Poll::Pending;
         };
@@ -417,12 +418,12 @@ impl Future for ReactorTask {
 impl Drop for ReactorTask {
     fn drop(&mut self) {
         let reactors = &self.0.reactors;
-        // Dropped without the lock: its streams may ring once more.
+        // Dropped without the lock: its streams may ring again.
         let reactor = lock(&self.0.reactor).take();
         if !Reactors::reads(&reactors.finishing) {
             tracing::error!(
                 streams = reactor.as_ref().map_or(0, |reactor| reactor.entries.len()),
-                "a writer of streams ended; others take what comes"
+                "a reactor ended; others take its new streams"
             );
         }
         reactors.leave(self.0.member);
@@ -501,7 +502,7 @@ mod tests {
             assert!(!line.queue().keys.is_empty(), "it was rung");
             let mut reactor = lock(&line.reactor);
             let reactor = reactor.as_mut().unwrap();
-            // More places than one turn looks at.
+            // More places than one turn visits.
             reactor.keys = 2 * TURN / AHEAD * LOOKED_AT;
             reactor.turn();
             reactor.sweep.left > 0

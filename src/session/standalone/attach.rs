@@ -26,8 +26,8 @@ impl Standalone {
     ///
     /// # Errors
     ///
-    /// [`NeverGiven`] if `resume` names what no client of this session was given. Whether it names a message to all from
-    /// before the session began is for the caller to check, who knows when that was.
+    /// [`NeverGiven`] if `resume` names what no client of this session was given. Whether it names a message to all
+    /// from before the session began is for the caller to check, who knows when that was.
     pub fn attach(
         &self,
         lines: &impl LockLines,

@@ -172,7 +172,7 @@ impl Listener {
             count += events.len();
             self.cursor.pass(count);
             if self.policy == LagPolicy::Wait {
-                // Publishers may be waiting for this room.
+                // Publishers may be waiting for this space.
                 standalone.stream.waiters().wake();
             }
         }
@@ -258,8 +258,8 @@ impl Listener {
         Ok(terms.is_hung_up().then_some(Heard::HungUp))
     }
 
-    /// Notes how far a client is served that is to go and come back: up to what is published now. What is published later
-    /// waits for its return. Without this, a stream that is written to all the time might never end.
+    /// Notes how far a client is served that is to go and come back: up to what is published now. What is published
+    /// later waits for its return. Without this, a stream that is written to all the time might never end.
     fn leave_with_what_is_there(&mut self, standalone: &Standalone, topic: &Topic) {
         let aside = self.aside.get_or_insert_default();
         aside.leaves_at.get_or_insert_with(|| Positions {
@@ -303,8 +303,8 @@ impl Listener {
         topic: &Topic,
     ) -> Result<Option<Heard>, NoLongerHolds> {
         let delivered = standalone.broadcasts.terms().delivered();
-        // Reading the tail writes to no shared memory. A cursor would count itself on the chunk, in a cache line that the
-        // connections of all sessions share.
+        // Reading the tail writes to no shared memory. A cursor would count itself on the chunk, in a cache line that
+        // the connections of all sessions share.
         if topic.tail() <= delivered + 1 {
             return Ok(None);
         }
@@ -352,7 +352,7 @@ impl Listener {
         }
         self.begun = true;
         if self.policy == LagPolicy::Wait && log == Log::Own {
-            // Publishers may be waiting for this room.
+            // Publishers may be waiting for this space.
             standalone.stream.waiters().wake();
         }
         Ok(())

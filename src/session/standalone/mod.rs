@@ -35,15 +35,15 @@
 //!
 //! # Progress
 //!
-//! Delivering is lock-free for the holder, and publishing takes no lock. Connecting, disconnecting, hanging up, and a look
-//! of a connection that does not hold the stream take the lock, to look through the connections; connecting looks through
-//! the changes of lineage as well. So they wait for whatever else holds it: see the [session module](super).
+//! Delivering is lock-free for the holder, and publishing takes no lock. Connecting, disconnecting, hanging up, and a
+//! look of a connection that does not hold the stream take the lock, to look through the connections; connecting looks
+//! through the changes of lineage as well. So they wait for whatever else holds it: see the [session module](super).
 //!
 //! # Memory use
 //!
-//! 40 bytes for each session. [`Lines`] is not there as long as a session has had one lineage and has one connection at a
-//! time; otherwise it takes 56 bytes, 20 for each connection, and 24 for each change of lineage, of which the last 32 are
-//! kept.
+//! 40 bytes for each session. [`Lines`] is not there as long as a session has had one lineage and has one connection at
+//! a time; otherwise it takes 56 bytes, 20 for each connection, and 24 for each change of lineage, of which the last 32
+//! are kept.
 
 mod attach;
 mod lines;

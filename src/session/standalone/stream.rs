@@ -37,7 +37,7 @@ impl Standalone {
         }
     }
 
-    /// Wakes the connections, so that they look where they stand, and publishers that wait for room. Not under the lock
+    /// Wakes the connections, so that they look where they stand, and publishers that wait for space. Not under the lock
     /// of the lines.
     pub fn wake(&self) {
         self.stream.waiters().wake();
