@@ -78,7 +78,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// See [`Rmcp::rest_after`].
 pub const REST_AFTER: Duration = Duration::from_secs(30);
 /// See [`Rmcp::ask_timeout`].
-pub const ASK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const ASK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// A [`Handler`] that gives each session an rmcp service of its own.
 pub struct Rmcp<F, S> {
@@ -122,7 +122,7 @@ where
     }
 
     /// Sets how long the client may take to answer a question, since it was asked or the client last reported progress
-    /// on it; by default [`ASK_TIMEOUT`]. Then the question is cancelled, and whoever asked gets an error of code
+    /// on it; 30 minutes by default. Then the question is cancelled, and whoever asked gets an error of code
     /// -32001. With `None` it may take as long as its session is there. A handler that sets a shorter timeout of its
     /// own ([`PeerRequestOptions`](rmcp::service::PeerRequestOptions)) is not affected.
     ///

@@ -52,7 +52,7 @@ impl RequestId {
     }
 
     /// Appends the id as JSON on a single line.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
         match self {
             Self::Number(number) => json::write_integer(out, *number),
             Self::String(text) => json::write_string(out, text),

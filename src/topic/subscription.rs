@@ -152,12 +152,6 @@ impl Subscription {
         Self { watch: Watch::new(topic), cursor: Cursor::at(next) }
     }
 
-    /// The topic.
-    #[must_use]
-    pub fn topic(&self) -> &Arc<Topic> {
-        self.watch.topic()
-    }
-
     /// The position of the latest event it was given; before the first, the position it started behind.
     #[must_use]
     pub fn position(&self) -> Position {

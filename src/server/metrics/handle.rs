@@ -71,8 +71,7 @@ pub enum Readiness {
 
 impl Readiness {
     /// A short label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(in crate::server) const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Serving => "serving",
@@ -146,12 +145,6 @@ impl Metrics {
         }
     }
 
-    /// Number of requests answered with `status`, by any method; 0 stands for statuses that are not listed.
-    #[must_use]
-    pub fn answered(&self, status: u16) -> u64 {
-        (0..METHODS.len()).map(|method| self.requests(method, index_of(status))).sum()
-    }
-
     /// Number of requests refused for this reason, a label of the metric `ringmain_refusals_total`.
     #[must_use]
     pub fn refused(&self, kind: &str) -> u64 {
@@ -163,8 +156,7 @@ impl Metrics {
     }
 
     /// The sessions of the server.
-    #[must_use]
-    pub fn sessions(&self) -> &Sessions {
+    pub(in crate::server) fn sessions(&self) -> &Sessions {
         &self.0.sessions
     }
 
