@@ -249,7 +249,7 @@ async fn end_of_a_closing_stream_survives_what_was_sent_beyond() {
             let server = TestServer::start(config);
             let client = server.client().await;
             for round in 0..5 {
-                let mut wire = Wire::connect_narrow(server.address).await;
+                let mut wire = Wire::connect_tiny(server.address).await;
                 let arguments = json!({"label": "last", "before": 1, "after": 1, "padding": 12_000});
                 let call = json!({"jsonrpc": "2.0", "id": round, "method": "tools/call",
                     "params": {"name": "steps", "arguments": arguments}});

@@ -245,7 +245,7 @@ async fn slow_reader_of_a_large_answer_is_not_idle() {
     test(async {
         let server = TestServer::start(limits(|limits| limits.idle = Duration::from_millis(200)));
         let client = server.client().await;
-        let mut wire = Wire::connect_narrow(server.address).await;
+        let mut wire = Wire::connect_tiny(server.address).await;
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {"name": "quick", "arguments": {"padding": PADDING}}});
         wire.send(&client.post_bytes(&call)).await;

@@ -184,7 +184,7 @@ async fn slow_reader_gets_every_event_once() {
         let server = TestServer::start(config);
         let client = server.client().await;
         let session = server.session(&client);
-        let mut wire = Wire::connect_narrow(server.address).await;
+        let mut wire = Wire::connect_tiny(server.address).await;
         wire.send(&client.get_bytes(None)).await;
         let mut stream = wire.reply().await.stream().await;
         stream.primed().await;

@@ -367,7 +367,7 @@ async fn reader_that_fell_behind_is_told_how_far() {
             let server = TestServer::start(config);
             let client = server.client().await;
             let session = server.session(&client);
-            let mut wire = support::Wire::connect_narrow(server.address).await;
+            let mut wire = support::Wire::connect_tiny(server.address).await;
             wire.send(&client.get_bytes(None)).await;
             until("the server to attach", || session.standalone().terms().is_attached()).await;
             // Megabytes, of which the kernel takes a part and the client, for now, nothing.

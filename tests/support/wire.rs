@@ -29,17 +29,17 @@ impl Wire {
         Self { socket, received: Vec::new() }
     }
 
-    /// A connection whose kernel takes little before the client reads.
+    /// A connection whose kernel takes little before the client reads. As its window is shorter than a segment, the
+    /// server's kernel may wait 200 ms before each piece: read little over it.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("it is a TCP socket");
-        // Segments much shorter than the window: otherwise the server's kernel may wait 200 ms before each of them.
-        socket2::SockRef::from(&socket).set_tcp_mss(1024).expect("it is a TCP socket");
         let socket = soon("a connection", socket.connect(address)).await.expect("the server listens");
         Self { socket, received: Vec::new() }
     }
 
-    /// A connection for which the server's kernel keeps little as well: of segments so short it queues few.
+    /// A connection for which the server's kernel keeps little as well: of segments so short it queues few. They are
+    /// shorter than the window, so it waits for nothing but the client.
     pub async fn connect_tiny(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("it is a TCP socket");
