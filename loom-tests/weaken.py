@@ -19,7 +19,8 @@ SLOT, CHUNK, CURSOR = "ring/slot.rs", "ring/chunk.rs", "ring/cursor.rs"
 WRITER, RING, WAKE = "ring/writer.rs", "ring/mod.rs", "wake/mod.rs"
 DUTY, HOLD = "wake/duty.rs", "wake/hold.rs"
 LIFE = "session/life.rs"
-STANDALONE, TOPIC, SUBSCRIPTION = "session/standalone.rs", "topic/mod.rs", "topic/subscription.rs"
+ATTACH, LISTENER = "session/standalone/attach.rs", "session/standalone/listener.rs"
+TOPIC, SUBSCRIPTION = "topic/mod.rs", "topic/subscription.rs"
 LEASE, STREAM, SUBSCRIBER = "stream/lease.rs", "stream/mod.rs", "stream/subscriber.rs"
 
 
@@ -291,18 +292,18 @@ WEAKENINGS = [
     (replaced(LEASE, "standalone: adopt reads, then writes", "self.update(|terms| Some(terms.adopted_by(generation))).unwrap_or_else(|terms| terms)",
               "let terms = self.terms().adopted_by(generation);\n        self.0.store(terms.0, Ordering::Release);\n        terms"),
      "standalone::a_broadcast_that_races_attach_goes_to_one_connection"),
-    (replaced(STANDALONE, "standalone: the topic stays with the old holder", "self.broadcasts.adopt(generation).delivered()", "self.broadcasts.terms().delivered()"),
+    (replaced(ATTACH, "standalone: the topic stays with the old holder", "self.broadcasts.adopt(generation).delivered()", "self.broadcasts.terms().delivered()"),
      "standalone::a_broadcast_that_races_attach_goes_to_one_connection"),
-    (replaced(STANDALONE, "standalone: broadcasts delivered without the claim", "self.claim(standalone, Log::Broadcast, cursor.position() - 1)?;",
+    (replaced(LISTENER, "standalone: broadcasts delivered without the claim", "self.claim(standalone, Log::Broadcast, cursor.position() - 1)?;",
               "drop(self.claim(standalone, Log::Broadcast, cursor.position() - 1));"),
      "standalone::a_broadcast_that_races_attach_goes_to_one_connection"),
-    (replaced(STANDALONE, "standalone: detach wakes nobody", "Detached { was_last: false, wakes: true }", "Detached { was_last: false, wakes: false }"),
+    (replaced(ATTACH, "standalone: detach wakes nobody", "Detached { was_last: false, wakes: true }", "Detached { was_last: false, wakes: false }"),
      "standalone::one_that_stands_by_is_woken_when_the_holder_ends"),
-    (replaced(STANDALONE, "standalone: the topic is not watched", "watch.register(context.waker());", "let _ = watch;"),
+    (replaced(LISTENER, "standalone: the topic is not watched", "watch.register(context.waker());", "let _ = watch;"),
      "standalone::one_that_stands_by_is_woken_when_the_holder_ends"),
-    (replaced(STANDALONE, "standalone: no second look", "self.try_next(standalone, topic, lines).map_or(Poll::Pending, Poll::Ready)", "Poll::Pending"),
+    (replaced(LISTENER, "standalone: no second look", "self.try_next(standalone, topic, lines).map_or(Poll::Pending, Poll::Ready)", "Poll::Pending"),
      "standalone::one_that_stands_by_is_woken_when_the_holder_ends"),
-    (replaced(STANDALONE, "standalone: goes on at its old cursor", "self.cursor = Cursor::at(terms.delivered() + 1);", ""),
+    (replaced(LISTENER, "standalone: goes on at its old cursor", "self.cursor = Cursor::at(terms.delivered() + 1);", ""),
      "standalone::what_the_holder_leaves_goes_to_the_one_that_stands_by_once"),
 ]
 
